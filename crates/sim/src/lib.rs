@@ -9,6 +9,8 @@ mod blas;
 #[cfg(feature = "device")]
 mod capture;
 #[cfg(feature = "device")]
+mod captures;
+#[cfg(feature = "device")]
 mod clock;
 #[cfg(feature = "device")]
 mod cubin;
@@ -20,6 +22,8 @@ mod dnn;
 mod engine;
 #[cfg(feature = "device")]
 mod graph;
+#[cfg(feature = "device")]
+mod graphs;
 #[cfg(feature = "device")]
 mod history;
 #[cfg(feature = "device")]

@@ -6,11 +6,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use crate::blas::Blas;
-use crate::capture::Captures;
+use crate::captures::Captures;
 use crate::clock::{Clock, Moment};
 use crate::dnn::Dnn;
 use crate::engine::{self, Access, Range};
-use crate::graph::Graphs;
+use crate::graphs::Graphs;
 use crate::history::History;
 use crate::intervals::Intervals;
 use crate::leaks::Sites;

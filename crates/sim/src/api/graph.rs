@@ -3,8 +3,8 @@ use std::ffi::c_void;
 
 use super::stream::{known, own};
 use super::{driver, put};
-use crate::capture::{Mode, THREAD_MODE};
-use crate::graph::{Graph, Node, NodeWork};
+use crate::captures::{Mode, THREAD_MODE};
+use crate::graphs::{Graph, Node, NodeWork};
 use crate::status::Status;
 use crate::stream_id::is_legacy;
 use crate::work::{Place, Work};

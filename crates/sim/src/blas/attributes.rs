@@ -2,7 +2,7 @@
 //! setting accepts any value, and errors show when the descriptor is used.
 use std::collections::BTreeMap;
 
-use super::BlasStatus;
+use super::status::BlasStatus;
 
 /// What a descriptor describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

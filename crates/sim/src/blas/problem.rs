@@ -2,8 +2,8 @@
 //!
 //! The rules are those of NVIDIA's documentation of `cublasLtMatmul` and of the comments in `cublasLt.h`. Where these
 //! leave open whether something is supported, it is refused, so that programs have to have a fallback.
-use super::BlasStatus;
 use super::attributes::Record;
+use super::status::BlasStatus;
 
 /// A `cudaDataType` of matrices that is simulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! A product queued in a stream: its addresses, the ranges that it reads and writes, and the rules for overlap.
-use super::BlasStatus;
 use super::heuristic::Algorithm;
 use super::problem::{BiasGradient, Matrix, Problem, Refusal};
+use super::status::BlasStatus;
 use crate::engine::Range;
 
 /// Alpha or beta: a value, or the address of one.

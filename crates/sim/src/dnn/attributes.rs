@@ -1,9 +1,9 @@
 //! Descriptors as the library keeps them: attributes are stored when they are set, and checked when the descriptor is
-//! finalized. What is refused when, and with which status, was compared with cuDNN 9.26 (`tests/dnn_headers.rs`).
+//! finalized. What is refused when, and with which status, was compared with cuDNN 9.26 (`tests/dnn_headers`).
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{DnnStatus, Refusal, bad};
+use super::status::{DnnStatus, Refusal, bad};
 
 /// The type of an attribute's values (`cudnnBackendAttributeType_t`).
 #[allow(missing_docs, reason = "the library's names for its types")]

@@ -4,11 +4,13 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::attributes::{Kind, Record, types};
+use super::direction::Direction;
+use super::finalize;
 use super::heuristic::{self, Engine};
 use super::plan_text;
-use super::problem::{self, Direction, Problem};
+use super::problem::Problem;
+use super::status::{DnnStatus, Refusal, bad, put, unsupported};
 use super::work::Convolution;
-use super::{DnnStatus, Refusal, bad, put, unsupported};
 use crate::api::stream::own;
 use crate::report::Kind as Finding;
 use crate::work::Work;
@@ -196,7 +198,7 @@ impl World {
             return Err(bad("the descriptor has been finalized"));
         }
         let mut record = record.clone();
-        problem::check(&record)?;
+        finalize::check(&record)?;
         match record.kind {
             Kind::Graph => record.put(802, vec![heuristic::ENGINES]),
             Kind::Heuristic => self.propose(&mut record)?,

@@ -1,8 +1,10 @@
 //! Computes a convolution as products over blocks of pixels, with sums in `f64` and one rounding to the output's type.
 use half::{bf16, f16};
 
-use super::fusion::Step;
-use super::problem::{Direction, Image, Problem};
+use super::chain::Step;
+use super::direction::Direction;
+use super::image::Image;
+use super::problem::Problem;
 use super::work::Convolution;
 use crate::blas::compute::rounded;
 use crate::blas::kernel::{TILE, best_tile};

@@ -1,10 +1,10 @@
 //! The engines of each direction: the problems that each takes, its workspace, and its notes. They differ in what a
 //! program has to respect, not in what they compute.
-use super::problem::{Direction, Problem};
+use super::direction::Direction;
+use super::problem::Problem;
+use super::status::DnnStatus;
 use crate::blas::problem::{Data, Rounding};
 use crate::profile::{Faults, Refused};
-
-use super::DnnStatus;
 
 /// How an engine computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

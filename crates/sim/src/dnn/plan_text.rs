@@ -5,8 +5,9 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::attributes::{Kind, Record};
-use super::problem::{self, convolution_attributes};
-use super::{DnnStatus, Refusal, bad, unsupported};
+use super::direction::convolution_attributes;
+use super::finalize;
+use super::status::{DnnStatus, Refusal, bad, unsupported};
 use crate::profile::Profile;
 
 /// The value that `cudnnGetVersion` returns.
@@ -129,7 +130,7 @@ fn integer(of: &Value, name: &str) -> Result<i64, Refusal> {
 
 /// A descriptor that passed the checks of finalization.
 fn finalized(mut record: Record) -> Result<Arc<Record>, Refusal> {
-    problem::check(&record)?;
+    finalize::check(&record)?;
     record.finalized = true;
     Ok(Arc::new(record))
 }

@@ -1,6 +1,8 @@
 //! A convolution queued in a stream: its addresses, the ranges that it reads and writes, and the rules for overlap.
-use super::problem::{Direction, Image, Problem};
-use super::{DnnStatus, Refusal, bad};
+use super::direction::Direction;
+use super::image::Image;
+use super::problem::Problem;
+use super::status::{DnnStatus, Refusal, bad};
 use crate::blas::problem::Rounding;
 use crate::engine::Range;
 
