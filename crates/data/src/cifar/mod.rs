@@ -1,5 +1,6 @@
 //! CIFAR-10 and CIFAR-100: 32×32 color images, read from Python or binary batches.
 
+mod kind;
 mod read;
 
 use std::{
@@ -11,14 +12,9 @@ use std::{
 use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, Tensor};
 
+pub use self::kind::CifarKind;
+use self::kind::{PIXELS, PLANE, SIDE};
 use crate::{dataset::Dataset, image::Image};
-
-/// Height and width of an image.
-const SIDE: usize = 32;
-/// Bytes of one channel of an image.
-const PLANE: usize = SIDE * SIDE;
-/// Bytes of an image: the red plane, then green, then blue.
-const PIXELS: usize = 3 * PLANE;
 
 /// A data set of the CIFAR family in memory: [`CIFAR10`] or [`CIFAR100`] (Krizhevsky, "Learning multiple layers of features
 /// from tiny images", 2009).
@@ -45,22 +41,6 @@ pub struct CifarLike<K> {
     train: bool,
     folder: PathBuf,
     kind: PhantomData<K>,
-}
-
-/// Describes one data set of the CIFAR family.
-pub trait CifarKind: Send + Sync + 'static {
-    /// Its name, as in torchvision.
-    const NAME: &'static str;
-    /// The classes' names in the order of their labels.
-    const CLASSES: &'static [&'static str];
-    /// The folder of the Python batches, and in it the files of the training and of the test images.
-    const PYTHON: (&'static str, [&'static [&'static str]; 2]);
-    /// The same for the binary batches.
-    const BINARY: (&'static str, [&'static [&'static str]; 2]);
-    /// The key of the labels in the Python batches.
-    const LABELS: &'static str;
-    /// Number of label bytes before an image in binary batches. The last of them is the label that is used.
-    const LABEL_BYTES: usize;
 }
 
 /// The kind of [`CIFAR10`].

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use kiln_pickle::NUMPY;
 use kiln_tensor::{Error, Result};
 
-use super::{CifarKind, PIXELS};
+use super::kind::{CifarKind, PIXELS};
 use crate::memory::{out_of_memory, read_file, reserve};
 
 /// The largest batch that is accepted: five times the largest of the family, CIFAR-100's training images.

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use kiln_fetch::Download;
 use kiln_tensor::Result;
 
-use super::{PIXELS, find::names, kind::Facts};
+use super::{
+    find::names,
+    kind::{Facts, PIXELS},
+};
 
 /// Allowance for headers, and for a compressed file that is no smaller than its contents.
 const SLACK: u64 = 1 << 16;

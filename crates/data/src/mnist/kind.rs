@@ -1,5 +1,9 @@
 //! `MnistKind`: the data sets of the MNIST family, with their classes, sizes, addresses and checksums.
 
+/// Height and width of an image.
+pub(super) const SIDE: usize = 28;
+pub(super) const PIXELS: usize = SIDE * SIDE;
+
 /// Describes one data set of the MNIST family. Implement it to read another one (QMNIST, EMNIST's digits …) as
 /// `MnistLike<YourKind>`.
 pub trait MnistKind: Send + Sync + 'static {

@@ -16,17 +16,13 @@ pub use find::Origin;
 use find::{Files, SearchPath};
 use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, Tensor};
-use kind::Facts;
 pub use kind::{Digits, Fashion, Kuzushiji, MnistKind};
+use kind::{Facts, PIXELS, SIDE};
 
 use crate::{
     dataset::{Dataset, check_index},
     transforms::unit,
 };
-
-/// Height and width of an image.
-const SIDE: usize = 28;
-const PIXELS: usize = SIDE * SIDE;
 
 /// A data set of the MNIST family in memory: [`MNIST`], [`FashionMNIST`], [`KMNIST`], or your own [`MnistKind`].
 ///

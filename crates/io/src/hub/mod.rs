@@ -24,20 +24,13 @@ use kiln_nn::ModuleTree;
 use kiln_tensor::{Device, Error, Result, StateDict};
 
 use crate::{load::load, load_options::LoadOptions};
-use published::FILES;
+use files::FILES;
 
+mod files;
 mod published;
 
+pub use files::Weights;
 pub use published::*;
-
-/// Which published weights to load.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weights {
-    /// Trained on ImageNet with 1000 classes: torchvision's `IMAGENET1K_V1`.
-    ImageNet1k,
-    /// Trained on the same data with torchvision's newer recipe: `IMAGENET1K_V2`.
-    ImageNet1kV2,
-}
 
 /// Where torchvision's weights are.
 const OFFICIAL: &str = "https://download.pytorch.org/models";

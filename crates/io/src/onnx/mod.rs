@@ -40,21 +40,7 @@ use kiln_nn::{Module, ModuleTree, Part};
 use kiln_tensor::{Error, Result, Tensor, autograd};
 
 use self::build::{Run, graph_of};
-
-/// The version of the operator set that is written.
-pub const OPSET: i64 = 17;
-
-/// Where the weights are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Weights {
-    /// In the file, unless they are too large for it: a Protobuf file is limited to 2 GB.
-    #[default]
-    Auto,
-    /// In the file.
-    Inside,
-    /// In a second file beside it, `NAME.onnx.data`.
-    Beside,
-}
+pub use self::write::{OPSET, Weights};
 
 /// Options of the export.
 #[derive(Clone, Debug)]

@@ -11,11 +11,25 @@ use kiln_tensor::{Error, Result, Tensor};
 use prost::Message;
 
 use super::{
-    OPSET, Weights,
     graph::{Extent, Graph, Port},
     proto::{self, data_type},
 };
 use crate::{atomic, save::to_host};
+
+/// The version of the operator set that is written.
+pub const OPSET: i64 = 17;
+
+/// Where the weights are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Weights {
+    /// In the file, unless they are too large for it: a Protobuf file is limited to 2 GB.
+    #[default]
+    Auto,
+    /// In the file.
+    Inside,
+    /// In a second file beside it, `NAME.onnx.data`.
+    Beside,
+}
 
 /// The most bytes of weights in a Protobuf file, with room for the rest below 2 GB.
 const MOST_INSIDE: usize = (2 << 30) - (64 << 20);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use kiln_backend::{ClassLossGradArgs, ClassLossInput, Layout, Reduction, Result};
 
 use super::{
-    Problem, Truth,
+    problem::{Problem, Truth},
     rows::{self, Form, Group, LANES, Terms},
     tile::{Planes, Tile},
 };

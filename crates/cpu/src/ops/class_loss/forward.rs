@@ -5,7 +5,7 @@ use std::ops::Range;
 use kiln_backend::{ClassLossArgs, ClassLossInput, Reduction, Result};
 
 use super::{
-    Problem, Truth,
+    problem::{Problem, Truth},
     rows::{self, Group, LANES, Terms},
     tile::Tile,
 };

@@ -1,4 +1,4 @@
-use kiln_backend::{Arguments, ClassLossInput, DType, ErrorKind, Layout, Reduction};
+use kiln_backend::{Arguments, ClassLoss, ClassLossInput, DType, ErrorKind, Layout, Reduction};
 
 use super::*;
 use crate::testing::{Tensor, assert_close, epsilon, layouts, numbers, read_layouts, shape};

@@ -5,7 +5,10 @@
 //! The buffer spans some columns of the part only and elements that no index names are not touched, so that the memory
 //! stays small however large the output is.
 
-use super::{FAR, Grid, INDEX, NEAR, Part, Shared, SharedMut, divide};
+use super::{
+    grid::{FAR, Grid, INDEX, NEAR},
+    parts::{Part, Shared, SharedMut, divide},
+};
 use crate::{
     engine::tile::{load, steps, store},
     numeric::stored::Stored,

@@ -1,8 +1,9 @@
 //! BMP decoding: 1 to 32 bits per pixel, with palettes, bit fields and run-length encoding.
 
-use super::{
-    super::limits::{Budget, Failure, zeros},
-    Image, image, unpack_bits,
+use super::pixels::{image, unpack_bits};
+use crate::image::{
+    Image,
+    limits::{Budget, Failure, zeros},
 };
 
 const CUT: &str = "the BMP is cut short";

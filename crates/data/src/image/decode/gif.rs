@@ -2,9 +2,10 @@
 
 use gif::{ColorOutput, DecodeOptions, DecodingError, MemoryLimit};
 
-use super::{
-    super::limits::{Budget, Failure, zeros},
-    Image, image,
+use super::pixels::image;
+use crate::image::{
+    Image,
+    limits::{Budget, Failure, zeros},
 };
 
 pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {

@@ -6,9 +6,10 @@
 use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 use zune_jpeg::JpegDecoder;
 
-use super::{
-    super::limits::{Budget, Failure, zeros},
-    Image, image, rgb_of_cmyk, rgb_of_four,
+use super::pixels::{image, rgb_of_cmyk, rgb_of_four};
+use crate::image::{
+    Image,
+    limits::{Budget, Failure, zeros},
 };
 
 pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {

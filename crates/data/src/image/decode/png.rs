@@ -4,9 +4,10 @@ use std::io::Cursor;
 
 use png::{BitDepth, ColorType, DecodingError, Transformations};
 
-use super::{
-    super::limits::{Budget, Failure, zeros},
-    Image, image, keep_channels,
+use super::pixels::{image, keep_channels};
+use crate::image::{
+    Image,
+    limits::{Budget, Failure, zeros},
 };
 
 pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {

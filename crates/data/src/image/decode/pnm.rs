@@ -1,8 +1,9 @@
 //! PNM decoding: PBM, PGM and PPM, as text and binary, and PAM.
 
-use super::{
-    super::limits::{Budget, Failure, room},
-    Image, image, unpack_bits,
+use super::pixels::{image, unpack_bits};
+use crate::image::{
+    Image,
+    limits::{Budget, Failure, room},
 };
 
 const CUT: &str = "the PNM is cut short";

@@ -8,9 +8,10 @@ use tiff::{
     tags::Tag,
 };
 
-use super::{
-    super::limits::{Budget, Failure, Reservation, collected, room},
-    Image, image, keep_channels, rgb_of_cmyk, rgb_of_four, unpack_bits,
+use super::pixels::{image, keep_channels, rgb_of_cmyk, rgb_of_four, unpack_bits};
+use crate::image::{
+    Image,
+    limits::{Budget, Failure, Reservation, collected, room},
 };
 
 /// The value of the compression tag for JPEG.

@@ -4,9 +4,10 @@ use std::io::Cursor;
 
 use image_webp::{DecodingError, WebPDecoder};
 
-use super::{
-    super::limits::{Budget, Failure, Reservation, zeros},
-    Image, image, keep_channels,
+use super::pixels::{image, keep_channels};
+use crate::image::{
+    Image,
+    limits::{Budget, Failure, Reservation, zeros},
 };
 
 const CUT: &str = "the WebP is cut short";
