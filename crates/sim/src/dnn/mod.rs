@@ -16,7 +16,7 @@ pub mod work;
 use std::collections::HashMap;
 
 use attributes::Record;
-pub use status::{DnnStatus, Refusal, bad, put, unsupported};
+pub use status::{DnnStatus, Refusal, bad, put};
 
 /// What a process has created in cuDNN. Descriptors live in host memory, so they outlive contexts.
 #[derive(Default)]
