@@ -16,6 +16,7 @@ mod support;
 use kiln::{
     CapturedStep,
     nn::{CrossEntropyLoss, Dropout, Flatten, Linear, ReLU, Sequential},
+    optim::{AdamW, Optimizer},
     prelude::*,
 };
 
@@ -49,6 +50,17 @@ fn bits(tensor: &Tensor) -> kiln::Result<Vec<u64>> {
 
 fn loss_of(model: &Sequential, (x, y): &(Tensor, Tensor)) -> kiln::Result<Tensor> {
     CrossEntropyLoss::new().forward(&model.forward(x)?, y)
+}
+
+/// What most tests train by: a whole step of the optimizer.
+fn training_step(model: &Sequential) -> impl FnMut(&mut AdamW, &(Tensor, Tensor)) -> kiln::Result<Tensor> {
+    move |optimizer, batch| {
+        optimizer.zero_grad();
+        let loss = loss_of(model, batch)?;
+        loss.backward()?;
+        optimizer.step()?;
+        Ok(loss)
+    }
 }
 
 /// A step whose function returns losses of the state `S`.

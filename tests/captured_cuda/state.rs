@@ -14,6 +14,7 @@ use crate::{
     account::{account, caching, profiler},
     batch, bits, dropping, loss_of, step,
     support::{TURN, device},
+    training_step,
 };
 
 const DIMS: [usize; 4] = [8, 1, 28, 28];
@@ -79,13 +80,7 @@ fn a_run_goes_on_from_a_checkpoint() -> kiln::Result<()> {
     let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let model = dropping(device)?;
     let mut optimizer = AdamW::new(model.named_parameters(), 1e-2)?;
-    let mut train = step(device, true, |optimizer: &mut AdamW, batch: &(Tensor, Tensor)| {
-        optimizer.zero_grad();
-        let loss = loss_of(&model, batch)?;
-        loss.backward()?;
-        optimizer.step()?;
-        Ok(loss)
-    });
+    let mut train = step(device, true, training_step(&model));
     let mut steps = |optimizer: &mut AdamW, from: u64| -> kiln::Result<Bits> {
         let losses = (from..from + 8).map(|number| train.run(optimizer, &batch(number, &DIMS, device)?));
         all_bits(&losses.collect::<kiln::Result<Vec<_>>>()?)
@@ -114,13 +109,7 @@ fn modes_and_options_are_those_of_the_call() -> kiln::Result<()> {
         let (some, others): (Vec<_>, Vec<_>) =
             model.named_parameters().into_iter().partition(|(name, _)| name.ends_with("weight"));
         let mut optimizer = AdamW::with_groups([(some, AdamWOptions::new(1e-3)), (others, AdamWOptions::new(1e-2))])?;
-        let mut train = step(device, captured, |optimizer: &mut AdamW, batch: &(Tensor, Tensor)| {
-            optimizer.zero_grad();
-            let loss = loss_of(&model, batch)?;
-            loss.backward()?;
-            optimizer.step()?;
-            Ok(loss)
-        });
+        let mut train = step(device, captured, training_step(&model));
         let mut losses = Vec::new();
         for number in 0..40 {
             match number {
@@ -147,13 +136,7 @@ fn a_launch_asks_little_of_the_driver() -> kiln::Result<()> {
     let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let model = dropping(device)?;
     let mut optimizer = AdamW::new(model.named_parameters(), 1e-2)?;
-    let mut train = step(device, true, |optimizer: &mut AdamW, batch: &(Tensor, Tensor)| {
-        optimizer.zero_grad();
-        let loss = loss_of(&model, batch)?;
-        loss.backward()?;
-        optimizer.step()?;
-        Ok(loss)
-    });
+    let mut train = step(device, true, training_step(&model));
     let mut losses = Vec::new();
     for number in 0..8 {
         losses.push(train.run(&mut optimizer, &batch(number, &DIMS, Device::Cpu)?)?);

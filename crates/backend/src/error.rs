@@ -331,21 +331,28 @@ impl Error {
     }
 }
 
+/// The pattern of the kinds that have the name of an operation, all but `Autograd`, whose name may be a user's.
+macro_rules! of_operation {
+    ($op:ident) => {
+        ErrorKind::Broadcast { op: $op, .. }
+            | ErrorKind::ShapeMismatch { op: $op, .. }
+            | ErrorKind::Shape { op: $op, .. }
+            | ErrorKind::DimOutOfRange { op: $op, .. }
+            | ErrorKind::IndexOutOfRange { op: $op, .. }
+            | ErrorKind::DTypeMismatch { op: $op, .. }
+            | ErrorKind::DType { op: $op, .. }
+            | ErrorKind::DeviceMismatch { op: $op, .. }
+            | ErrorKind::Argument { op: $op, .. }
+            | ErrorKind::Capture { op: $op, .. }
+            | ErrorKind::Unsupported { op: $op, .. }
+    };
+}
+
 impl ErrorKind {
     /// The name of the operation, for the kinds that have one.
     fn operation(&self) -> Option<&str> {
         match self {
-            ErrorKind::Broadcast { op, .. }
-            | ErrorKind::ShapeMismatch { op, .. }
-            | ErrorKind::Shape { op, .. }
-            | ErrorKind::DimOutOfRange { op, .. }
-            | ErrorKind::IndexOutOfRange { op, .. }
-            | ErrorKind::DTypeMismatch { op, .. }
-            | ErrorKind::DType { op, .. }
-            | ErrorKind::DeviceMismatch { op, .. }
-            | ErrorKind::Argument { op, .. }
-            | ErrorKind::Capture { op, .. }
-            | ErrorKind::Unsupported { op, .. } => Some(op),
+            of_operation!(op) => Some(op),
             ErrorKind::Autograd { op, .. } => Some(op),
             _ => None,
         }
@@ -353,17 +360,7 @@ impl ErrorKind {
 
     fn set_operation(&mut self, name: &'static str) {
         match self {
-            ErrorKind::Broadcast { op, .. }
-            | ErrorKind::ShapeMismatch { op, .. }
-            | ErrorKind::Shape { op, .. }
-            | ErrorKind::DimOutOfRange { op, .. }
-            | ErrorKind::IndexOutOfRange { op, .. }
-            | ErrorKind::DTypeMismatch { op, .. }
-            | ErrorKind::DType { op, .. }
-            | ErrorKind::DeviceMismatch { op, .. }
-            | ErrorKind::Argument { op, .. }
-            | ErrorKind::Capture { op, .. }
-            | ErrorKind::Unsupported { op, .. } => *op = name,
+            of_operation!(op) => *op = name,
             ErrorKind::Autograd { op, .. } => *op = name.into(),
             _ => {}
         }

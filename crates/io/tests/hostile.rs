@@ -3,6 +3,8 @@
 
 #[path = "../../../tests/support/checkout.rs"]
 mod checkout;
+#[path = "support/zip.rs"]
+mod zip;
 
 use std::{
     fs,
@@ -15,6 +17,7 @@ use kiln_nn::{Conv2d, Conv2dOptions, Dropout, Flatten, Linear, MaxPool2d, ReLU, 
 use kiln_tensor::{Device, ErrorKind, StateDict, Tensor, no_grad};
 use proptest::prelude::*;
 use tempfile::tempdir;
+use zip::archive;
 
 /// The most memory that this process has asked for so far, in kB, where the system tells: whether it was used or not.
 fn peak() -> u64 {
@@ -184,41 +187,6 @@ proptest! {
         read(&path);
         prop_assert!(peak() < *START + MOST_KB, "{} kB, after {} at the start", peak(), *START);
     }
-}
-
-/// A zip archive of uncompressed records, as `torch.save` writes it; with `crc` 0 nothing is compared.
-fn archive(records: &[(&str, &[u8])]) -> Vec<u8> {
-    let (mut out, mut directory) = (Vec::new(), Vec::new());
-    for (name, data) in records {
-        let offset = out.len() as u32;
-        let common = |out: &mut Vec<u8>| {
-            out.extend([0u8; 2 * 4]); // flags, method, time, date
-            out.extend(0u32.to_le_bytes());
-            out.extend((data.len() as u32).to_le_bytes());
-            out.extend((data.len() as u32).to_le_bytes());
-            out.extend((name.len() as u16).to_le_bytes());
-            out.extend(0u16.to_le_bytes());
-        };
-        out.extend(b"PK\x03\x04\x14\0");
-        common(&mut out);
-        out.extend(name.as_bytes());
-        out.extend(*data);
-        directory.extend(b"PK\x01\x02\x14\0\x14\0");
-        common(&mut directory);
-        directory.extend([0u8; 10]); // comment, disk, attributes
-        directory.extend(offset.to_le_bytes());
-        directory.extend(name.as_bytes());
-    }
-    let start = out.len() as u32;
-    let count = (records.len() as u16).to_le_bytes();
-    out.extend(&directory);
-    out.extend(b"PK\x05\x06\0\0\0\0");
-    out.extend(count);
-    out.extend(count);
-    out.extend((directory.len() as u32).to_le_bytes());
-    out.extend(start.to_le_bytes());
-    out.extend([0, 0]);
-    out
 }
 
 /// The pickle of `{"x": _rebuild_tensor_v2(storage "0" of floats, offset, dims, strides, …)}` in protocol 0.

@@ -7,6 +7,13 @@ use crate::{
     support::{FLOATS, MemoryLayout, Tensor, device, host, read, same, target, tensor},
 };
 
+/// ReLU's gradient in `out`, and its sums over all dimensions but the channels in `bias`.
+fn both(on: &dyn Backend, grad: &Tensor, y: &Tensor, mut out: Tensor, mut bias: Tensor) -> Result<Vec<Tensor>> {
+    let (grad, y) = (grad.view(), y.view());
+    on.relu_bias_grad(ReluBiasGradArgs { grad, y, dim: 1, out: out.view_mut(), bias: bias.view_mut() }.checked()?)?;
+    Ok(vec![out, bias])
+}
+
 #[test]
 fn relu_bias_grad() {
     use MemoryLayout::{Dense, Sliced, Turned};
@@ -15,18 +22,8 @@ fn relu_bias_grad() {
             for order in ORDERS {
                 same(&format!("{dims:?} {order:?}"), |on| {
                     let (grad, y) = (image(on, dtype, dims, Order::Planes, 1), wild(on, dtype, dims, order));
-                    let (mut out, mut bias) = (empty(on, dtype, dims, order), target(on, dtype, &dims[1..2], Sliced));
-                    on.relu_bias_grad(
-                        ReluBiasGradArgs {
-                            grad: grad.view(),
-                            y: y.view(),
-                            dim: 1,
-                            out: out.view_mut(),
-                            bias: bias.view_mut(),
-                        }
-                        .checked()?,
-                    )?;
-                    Ok(vec![out, bias])
+                    let (out, bias) = (empty(on, dtype, dims, order), target(on, dtype, &dims[1..2], Sliced));
+                    both(on, &grad, &y, out, bias)
                 });
             }
         }
@@ -35,18 +32,8 @@ fn relu_bias_grad() {
         {
             same(&format!("{dims:?} {memory:?}"), |on| {
                 let (grad, y) = (tensor(on, dtype, &dims, Dense, 1), tensor(on, dtype, &dims, memory, 2));
-                let (mut out, mut bias) = (target(on, dtype, &dims, memory), target(on, dtype, &dims[1..], Dense));
-                on.relu_bias_grad(
-                    ReluBiasGradArgs {
-                        grad: grad.view(),
-                        y: y.view(),
-                        dim: 1,
-                        out: out.view_mut(),
-                        bias: bias.view_mut(),
-                    }
-                    .checked()?,
-                )?;
-                Ok(vec![out, bias])
+                let (out, bias) = (target(on, dtype, &dims, memory), target(on, dtype, &dims[1..], Dense));
+                both(on, &grad, &y, out, bias)
             });
         }
     }
@@ -67,19 +54,8 @@ fn relu_bias_grad_in_packs() {
         ] {
             same(&format!("{dims:?} {order:?} {dtype}"), |on| {
                 let (grad, y) = (image(on, dtype, dims, order, 1), wild(on, dtype, dims, order));
-                let (mut out, mut bias) =
-                    (empty(on, dtype, dims, order), target(on, dtype, &dims[1..2], MemoryLayout::Sliced));
-                on.relu_bias_grad(
-                    ReluBiasGradArgs {
-                        grad: grad.view(),
-                        y: y.view(),
-                        dim: 1,
-                        out: out.view_mut(),
-                        bias: bias.view_mut(),
-                    }
-                    .checked()?,
-                )?;
-                Ok(vec![out, bias])
+                let (out, bias) = (empty(on, dtype, dims, order), target(on, dtype, &dims[1..2], MemoryLayout::Sliced));
+                both(on, &grad, &y, out, bias)
             });
         }
     }
@@ -95,14 +71,9 @@ fn relu_bias_grad_lets_through_what_was_above_0() {
             layout: Layout::contiguous(shape),
         };
         let (grad, y) = (given(&[2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), given(&[1.0, 0.0, f64::NAN, 0.5, -0.0, 9.0]));
-        let (mut out, mut bias) = (given(&[9.0; 6]), target(on, DType::F32, &[3], MemoryLayout::Dense));
-        on.relu_bias_grad(
-            ReluBiasGradArgs { grad: grad.view(), y: y.view(), dim: 1, out: out.view_mut(), bias: bias.view_mut() }
-                .checked()
-                .unwrap(),
-        )
-        .unwrap();
-        assert_eq!(read(on, &out), [2.0, 0.0, 4.0, 5.0, 0.0, 7.0]);
-        assert_eq!(read(on, &bias), [7.0, 0.0, 11.0]);
+        let (out, bias) = (given(&[9.0; 6]), target(on, DType::F32, &[3], MemoryLayout::Dense));
+        let results = both(on, &grad, &y, out, bias).unwrap();
+        assert_eq!(read(on, &results[0]), [2.0, 0.0, 4.0, 5.0, 0.0, 7.0]);
+        assert_eq!(read(on, &results[1]), [7.0, 0.0, 11.0]);
     }
 }

@@ -2,6 +2,8 @@
 //! is an error that does not abort the process.
 
 mod counting;
+#[path = "../support/zip.rs"]
+mod zip;
 
 use std::{
     env, fs,
@@ -16,47 +18,13 @@ use kiln_io::{
 };
 use kiln_tensor::{DType, Device, ErrorKind, StateDict, Tensor};
 use tempfile::tempdir;
+use zip::archive;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
 /// One at a time: what others allocate would be counted.
 static TURN: Mutex<()> = Mutex::new(());
-
-/// A zip archive of uncompressed records without checksums.
-fn archive(records: &[(&str, &[u8])]) -> Vec<u8> {
-    let (mut out, mut directory) = (Vec::new(), Vec::new());
-    for (name, data) in records {
-        let offset = out.len() as u32;
-        let common = |out: &mut Vec<u8>| {
-            out.extend([0u8; 2 * 4]);
-            out.extend(0u32.to_le_bytes());
-            out.extend((data.len() as u32).to_le_bytes());
-            out.extend((data.len() as u32).to_le_bytes());
-            out.extend((name.len() as u16).to_le_bytes());
-            out.extend(0u16.to_le_bytes());
-        };
-        out.extend(b"PK\x03\x04\x14\0");
-        common(&mut out);
-        out.extend(name.as_bytes());
-        out.extend(*data);
-        directory.extend(b"PK\x01\x02\x14\0\x14\0");
-        common(&mut directory);
-        directory.extend([0u8; 10]);
-        directory.extend(offset.to_le_bytes());
-        directory.extend(name.as_bytes());
-    }
-    let start = out.len() as u32;
-    let count = (records.len() as u16).to_le_bytes();
-    out.extend(&directory);
-    out.extend(b"PK\x05\x06\0\0\0\0");
-    out.extend(count);
-    out.extend(count);
-    out.extend((directory.len() as u32).to_le_bytes());
-    out.extend(start.to_le_bytes());
-    out.extend([0, 0]);
-    out
-}
 
 fn with_header(header: &str) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()

@@ -1,7 +1,7 @@
 //! A sample of PyTorch's tests, and the result of running it.
 #![allow(dead_code)] // a CTC loss will read plain values
 
-use std::{collections::BTreeSet, fmt, panic::AssertUnwindSafe, sync::Mutex};
+use std::{collections::BTreeSet, panic::AssertUnwindSafe, sync::Mutex};
 
 use kiln_nn::{
     Module, ModuleTree, StateDict,
@@ -10,7 +10,10 @@ use kiln_nn::{
 use kiln_tensor::{DType, Device, Error, Result, Tensor};
 use serde_json::Value;
 
-use crate::common::{Golden, values};
+use crate::{
+    common::{Golden, values},
+    outcome::Outcome,
+};
 
 /// A module by PyTorch's name, and how a sample of it is run.
 pub struct Row {
@@ -46,24 +49,6 @@ impl From<Error> for Miss {
 pub struct Run {
     pub model: Option<Box<dyn ModuleTree>>,
     pub outputs: Vec<Tensor>,
-}
-
-pub enum Outcome {
-    Agrees,
-    Differs(String),
-    Refused(Error),
-    Lacks(String),
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Outcome::Agrees => write!(f, "agrees"),
-            Outcome::Differs(how) => write!(f, "{how}"),
-            Outcome::Refused(error) => write!(f, "refused: {error}"),
-            Outcome::Lacks(what) => write!(f, "not expressible: {what}"),
-        }
-    }
 }
 
 pub struct Case<'a> {

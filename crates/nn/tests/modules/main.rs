@@ -10,6 +10,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../../../../tests/support/outcome.rs"]
+mod outcome;
 
 mod activation;
 mod attention;
@@ -20,8 +22,9 @@ mod pad;
 mod rnn;
 mod shape;
 
-use case::{Case, Outcome, Row, outcome};
+use case::{Case, Row, outcome};
 use common::Golden;
+use outcome::Outcome;
 use std::collections::BTreeMap;
 
 /// All modules with a row, a list for each file.

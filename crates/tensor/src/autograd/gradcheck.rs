@@ -62,16 +62,11 @@ pub fn gradcheck_with(
     inputs: &[&Tensor],
     options: GradcheckOptions,
 ) -> Result<()> {
-    let all = !inputs.iter().any(|input| input.requires_grad());
-    let checked: Vec<usize> = (0..inputs.len()).filter(|&i| all || inputs[i].requires_grad()).collect();
+    let checked = checked(inputs);
     if let Some(&i) = checked.iter().find(|&&i| inputs[i].dtype() != DType::F64) {
         return Err(Error::dtype(OP, inputs[i].dtype(), format!("input {i} must be f64")));
     }
-    let leaves: Vec<Tensor> = inputs
-        .iter()
-        .enumerate()
-        .map(|(i, t)| t.detach().requires_grad_(checked.contains(&i)))
-        .collect::<Result<_>>()?;
+    let leaves = leaves_of(inputs, &checked)?;
     let output = enable_grad(|| f(&leaves))?;
     if output.dtype() != DType::F64 {
         return Err(Error::dtype(OP, output.dtype(), "the result must be f64"));
@@ -128,15 +123,13 @@ pub fn gradgradcheck_with(
     inputs: &[&Tensor],
     options: GradcheckOptions,
 ) -> Result<()> {
-    let all = !inputs.iter().any(|input| input.requires_grad());
-    let checked: Vec<usize> = (0..inputs.len()).filter(|&i| all || inputs[i].requires_grad()).collect();
+    let checked = checked(inputs);
     let sample = no_grad(|| f(&inputs.iter().map(|t| t.detach()).collect::<Vec<_>>()))?;
     // Irregular values, so that no gradient is right by chance.
     let cotangent: Vec<f64> = (0..sample.numel()).map(|i| 0.25 + (1.7 * i as f64 + 0.3).sin()).collect();
     let cotangent = Tensor::from_vec(cotangent, *sample.shape(), sample.device())?.requires_grad_(true)?;
-    let owned: Vec<Tensor> =
-        (0..inputs.len()).map(|i| inputs[i].detach().requires_grad_(checked.contains(&i))).collect::<Result<_>>()?;
-    let mut arguments: Vec<&Tensor> = owned.iter().collect();
+    let leaves = leaves_of(inputs, &checked)?;
+    let mut arguments: Vec<&Tensor> = leaves.iter().collect();
     arguments.push(&cotangent);
     // All gradients in one vector.
     let gradients = |arguments: &[Tensor]| {
@@ -160,6 +153,17 @@ pub fn gradgradcheck_with(
         })
     };
     gradcheck_with(gradients, &arguments, options)
+}
+
+/// The inputs that are checked: those that require gradients, or all if none does.
+fn checked(inputs: &[&Tensor]) -> Vec<usize> {
+    let all = !inputs.iter().any(|input| input.requires_grad());
+    (0..inputs.len()).filter(|&i| all || inputs[i].requires_grad()).collect()
+}
+
+/// The inputs as leaves, of which those that are checked require gradients.
+fn leaves_of(inputs: &[&Tensor], checked: &[usize]) -> Result<Vec<Tensor>> {
+    inputs.iter().enumerate().map(|(i, t)| t.detach().requires_grad_(checked.contains(&i))).collect()
 }
 
 /// The slope for each input, output element and input element.

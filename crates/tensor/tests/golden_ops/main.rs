@@ -13,6 +13,8 @@ mod common;
 #[macro_use]
 #[path = "../common/rows.rs"]
 mod rows;
+#[path = "../../../../tests/support/outcome.rs"]
+mod outcome;
 
 /// A table of rows, each of which is a test of its own, named as the operation.
 macro_rules! table {
@@ -49,7 +51,8 @@ mod unlike;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::golden::cases;
-use suite::{Outcome, Row, Unlike};
+use outcome::Outcome;
+use suite::{Row, Unlike};
 use unlike::{ABSENT, UNLIKE, UNLIKE_SAMPLES};
 
 fn tables() -> Vec<Row> {

@@ -1,10 +1,13 @@
 //! Runs the golden cases, which PyTorch computed, in Kiln and compares values, dtypes and gradients.
 
-use std::{collections::BTreeMap, fmt, panic::AssertUnwindSafe, sync::LazyLock};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::LazyLock};
 
 use kiln_tensor::{DType, Error, Result, Scalar, Tensor, autograd, autograd::BackwardOptions};
 
-use crate::common::{args::Args, compare, golden, golden::Case};
+use crate::{
+    common::{args::Args, compare, golden, golden::Case},
+    outcome::Outcome,
+};
 
 /// One operation by PyTorch's name, and its call in Kiln.
 pub struct Row {
@@ -91,24 +94,6 @@ fn matches(pattern: &str, name: &str) -> bool {
         (Some(start), _) => name.starts_with(start),
         (_, Some(end)) => name.ends_with(end),
         _ => name == pattern,
-    }
-}
-
-pub enum Outcome {
-    Agrees,
-    Differs(String),
-    Refused(Error),
-    Lacks(String),
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Outcome::Agrees => write!(f, "agrees"),
-            Outcome::Differs(how) => write!(f, "{how}"),
-            Outcome::Refused(error) => write!(f, "refused: {error}"),
-            Outcome::Lacks(what) => write!(f, "not expressible: {what}"),
-        }
     }
 }
 
