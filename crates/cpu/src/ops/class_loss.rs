@@ -13,7 +13,7 @@ mod problem;
 mod rows;
 mod tile;
 
-use kiln_backend::{Checked, ClassLossArgs, ClassLossBackend, ClassLossGradArgs, ClassLossOperands, Result};
+use kiln_backend::{Checked, ClassLossArgs, ClassLossBackend, ClassLossGradArgs, ClassLossOperands, Error, Result};
 
 use crate::{device::CpuBackend, numeric::dispatch::for_float};
 
