@@ -35,6 +35,8 @@ mod memory;
 #[cfg(feature = "device")]
 mod module;
 #[cfg(feature = "device")]
+mod nccl;
+#[cfg(feature = "device")]
 mod profile;
 #[cfg(feature = "device")]
 mod ptx;
@@ -65,6 +67,8 @@ pub use dnn::DnnStatus;
 pub use dnn::attributes::{Attribute, KINDS, types};
 #[cfg(feature = "device")]
 pub use engine::{ENGINE_PATH, kernel_names};
+#[cfg(feature = "device")]
+pub use nccl::NcclStatus;
 #[cfg(feature = "device")]
 pub use profile::{Faults, Jit, Nth, Order, Profile, Refused};
 #[cfg(feature = "device")]

@@ -48,6 +48,8 @@ pub enum Kind {
     StaleGraph,
     /// Memory that is never freed.
     Leak,
+    /// Ranks that call different collectives, or one with a communicator that is gone.
+    Collective,
     /// A kernel whose parameters in the PTX differ from those in the simulator's build.
     Signature,
 }
@@ -75,6 +77,7 @@ impl Kind {
             Kind::Overlap => "overlapping matrices",
             Kind::StaleGraph => "stale graph",
             Kind::Leak => "leak",
+            Kind::Collective => "collective",
             Kind::Signature => "signature",
         }
     }

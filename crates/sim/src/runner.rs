@@ -9,7 +9,7 @@ use crate::sanitize::Sanitizer;
 
 /// Every name under which loaders look for the libraries that the simulator replaces. Some loaders try the unversioned
 /// names first, so without those a real library would win.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 13] = [
     "libcuda.so",
     "libcuda.so.1",
     "libcublasLt.so",
@@ -19,6 +19,8 @@ const NAMES: [&str; 11] = [
     "libcudnn.so.9",
     // The sub-library of cuDNN that reports its version.
     "libcudnn_graph.so.9",
+    "libnccl.so",
+    "libnccl.so.2",
     "libnvrtc.so",
     "libnvrtc.so.12",
     "libnvrtc.so.13",

@@ -17,6 +17,9 @@ macro_rules! codes {
         impl Status {
             $(pub const $name: Status = Status($code);)*
 
+            /// Not one of the driver's: the call waits for other ranks, and is made again.
+            pub(crate) const BLOCKED: Status = Status(-1);
+
             /// Name and message of a code.
             pub fn texts(self) -> Option<(&'static CStr, &'static CStr)> {
                 match self.0 {

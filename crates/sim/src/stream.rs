@@ -16,7 +16,7 @@ pub struct Operation {
     pub name: Rc<str>,
     pub work: Work,
     needs: Vec<Moment>,
-    serial: u64,
+    pub serial: u64,
 }
 
 /// One queue.
@@ -159,7 +159,10 @@ impl Streams {
     /// Takes an operation that may run now and that `target` waits for; in random order also any other one.
     pub fn take(&mut self, target: Moment, order: Order) -> Option<Operation> {
         let ready = |stream: &Stream| {
-            stream.queue.front().is_some_and(|head| head.needs.iter().all(|moment| self.is_done(*moment)))
+            stream
+                .queue
+                .front()
+                .is_some_and(|head| !head.work.is_waiting() && head.needs.iter().all(|moment| self.is_done(*moment)))
         };
         let needed = self.needed(target);
         let mut heads: Vec<(u64, StreamId)> = self
@@ -179,6 +182,13 @@ impl Streams {
         };
         let id = chosen?.1;
         self.streams.get_mut(&id)?.queue.pop_front()
+    }
+
+    /// Puts an operation back that was taken and is not over: a collective waits for other ranks.
+    pub fn put_back(&mut self, operation: Operation) {
+        if let Some(stream) = self.streams.get_mut(&operation.moment.stream) {
+            stream.queue.push_front(operation);
+        }
     }
 
     /// Streams with operations that have to run before `target` is done.

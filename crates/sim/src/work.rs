@@ -2,6 +2,7 @@
 use crate::blas::work::Product;
 use crate::dnn::work::Convolution;
 use crate::engine::{self, Kernel, Launch, Outcome, Range};
+use crate::nccl::work::Collective;
 use crate::profile::{Order, Profile};
 
 /// Where a copy reads or writes.
@@ -37,6 +38,8 @@ pub enum Work {
     Product(Box<Product>),
     /// A convolution of cuDNN.
     Convolution(Box<Convolution>),
+    /// A collective of NCCL.
+    Collective(Box<Collective>),
     Copy {
         from: Place,
         to: Place,
@@ -78,10 +81,21 @@ impl Work {
             Work::Fill { to, bytes, .. } => (Vec::new(), range(*to, *bytes)),
             Work::Product(product) => product.ranges(),
             Work::Convolution(convolution) => convolution.ranges(),
+            Work::Collective(collective) => collective.ranges(),
             Work::Mark(_) | Work::Kernel(_) | Work::Allocate(_) | Work::Free(_) | Work::Call { .. } => {
                 (Vec::new(), Vec::new())
             }
         }
+    }
+
+    /// Whether it is a collective that waits for other ranks.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self, Work::Collective(collective) if collective.is_waiting())
+    }
+
+    /// Whether it is a collective that has sent its values, and has not ended.
+    pub fn has_begun(&self) -> bool {
+        matches!(self, Work::Collective(collective) if collective.number.is_some())
     }
 
     /// Whether it may access `begin..end`, as far as is known before it runs.

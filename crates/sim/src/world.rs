@@ -1,9 +1,12 @@
-//! The state of the simulated driver and its devices, one per process; `execute` runs queued operations.
+//! The state of the simulated driver and its devices, one per process; `execute` runs queued operations,
+//! `collectives` those that wait for other ranks.
+mod collectives;
 mod execute;
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::blas::Blas;
 use crate::captures::Captures;
@@ -16,6 +19,7 @@ use crate::intervals::Intervals;
 use crate::leaks::Sites;
 use crate::memory::{Home, Memory, busy_pages};
 use crate::module::{Function, Module};
+use crate::nccl::Nccl;
 use crate::profile::Profile;
 use crate::report::{self, Kind, Report};
 use crate::status::Status;
@@ -60,6 +64,7 @@ pub struct World {
     pub functions: HashMap<usize, Function>,
     pub blas: Blas,
     pub dnn: Dnn,
+    pub nccl: Nccl,
     pub captures: Captures,
     pub graphs: Graphs,
     /// What has been loaded at its first use and has taken memory for it, by device.
@@ -90,6 +95,8 @@ pub struct World {
 unsafe impl Send for World {}
 
 static WORLD: Mutex<Option<World>> = Mutex::new(None);
+/// Signaled when something may have arrived that a call waits for.
+static ARRIVED: Condvar = Condvar::new();
 
 thread_local! {
     /// The stack of contexts that the thread has made current.
@@ -98,16 +105,34 @@ thread_local! {
 
 /// Runs `body` on the simulated driver, which is created from the environment at the first call.
 pub fn with<R>(body: impl FnOnce(&mut World) -> R) -> R {
-    let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
-    let world = world.get_or_insert_with(|| {
-        report::at_exit(write_report);
-        World::new(Profile::from_env())
-    });
-    // The main thread's stack no longer exists when the report is written.
-    let current = CURRENT.try_with(|stack| stack.borrow().last().copied());
-    let current = current.ok().flatten().unwrap_or(0);
-    world.device = world.context_of(current).unwrap_or(0);
-    body(world)
+    let mut body = Some(body);
+    until(|world| body.take().map(|body| body(world)))
+}
+
+/// [`with`], again and again until there is a result; in between others may use the driver.
+pub fn until<R>(mut body: impl FnMut(&mut World) -> Option<R>) -> R {
+    /// What other threads do is noticed without a signal, too.
+    const LOOK: Duration = Duration::from_millis(1);
+    let mut guard = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let world = guard.get_or_insert_with(|| {
+            report::at_exit(write_report);
+            World::new(Profile::from_env())
+        });
+        // The main thread's stack no longer exists when the report is written.
+        let current = CURRENT.try_with(|stack| stack.borrow().last().copied());
+        let current = current.ok().flatten().unwrap_or(0);
+        world.device = world.context_of(current).unwrap_or(0);
+        if let Some(result) = body(world) {
+            return result;
+        }
+        guard = ARRIVED.wait_timeout(guard, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+/// Lets calls that wait look again.
+pub fn wake() {
+    ARRIVED.notify_all();
 }
 
 /// Writes the report at the end of the process.
@@ -132,6 +157,7 @@ impl World {
             functions: HashMap::new(),
             blas: Blas::default(),
             dnn: Dnn::default(),
+            nccl: Nccl::default(),
             captures: Captures::default(),
             graphs: Graphs::default(),
             lazy: BTreeSet::new(),
@@ -156,6 +182,7 @@ impl World {
         self.report = Report::default();
         self.blas = Blas::default();
         self.dnn = Dnn::default();
+        self.nccl.comms.drain().for_each(|(_, comm)| comm.link.abort());
         self.captures = Captures::default();
         self.graphs = Graphs::default();
         self.initialized = false;
@@ -256,7 +283,8 @@ impl World {
         }
         let moment = self.streams.submit(stream, name, after, work);
         if moment.number.is_multiple_of(256) && self.streams.pending().count() > QUEUE {
-            self.run_until(moment);
+            // What waits for other ranks stays queued.
+            let _ = self.run_until(moment);
         }
         moment
     }
@@ -272,11 +300,19 @@ impl World {
     }
 
     /// Runs everything that has to run before `moment` is done.
-    pub fn run_until(&mut self, moment: Moment) {
+    ///
+    /// # Errors
+    /// [`Status::BLOCKED`] if it waits for other ranks.
+    pub fn run_until(&mut self, moment: Moment) -> Result<(), Status> {
         while !self.streams.is_done(moment) {
-            let Some(operation) = self.streams.take(moment, self.profile.order) else { return };
+            let Some(operation) = self.streams.take(moment, self.profile.order) else {
+                // Not whether it waits still: what it waits for arrives at any time.
+                let waits = self.streams.pending().any(|operation| operation.work.has_begun());
+                return if waits { Err(Status::BLOCKED) } else { Ok(()) };
+            };
             self.execute(operation);
         }
+        Ok(())
     }
 
     /// Runs one operation that `moment` waits for.
@@ -288,7 +324,7 @@ impl World {
 
     /// Waits for everything in a stream, so that the host knows that it is done.
     pub fn wait_stream(&mut self, stream: StreamId) -> Result<(), Status> {
-        self.run_until(self.streams.tail(stream));
+        self.run_until(self.streams.tail(stream))?;
         let clock = self.streams.clock(stream);
         self.learn(&clock);
         self.healthy()

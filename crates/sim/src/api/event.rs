@@ -81,7 +81,7 @@ driver! {
     Context fn cuEventSynchronize(world, handle: usize) {
         world.report.counts.event_waits += 1;
         if let Some((moment, clock)) = waitable(world, handle)? {
-            world.run_until(moment);
+            world.run_until(moment)?;
             world.learn(&clock);
         }
         world.healthy()

@@ -15,6 +15,7 @@ pub mod graph;
 pub mod launch;
 pub mod memory;
 pub mod module;
+pub mod nccl;
 pub mod nvrtc;
 pub mod stream;
 pub mod transfer;
@@ -32,27 +33,42 @@ enum Need {
 }
 
 /// The common prologue and epilogue of every function.
-fn call(name: &'static str, need: Need, body: impl FnOnce(&mut World) -> Result<(), Status>) -> Status {
+fn call(name: &'static str, need: Need, mut body: impl FnMut(&mut World) -> Result<(), Status>) -> Status {
     let _call = delays::enter(name);
-    world::with(|world| {
-        world.collect_hits();
-        world.report.called(name);
-        if need >= Need::Init && !world.initialized {
-            return Status::NOT_INITIALIZED;
+    // A call that waits for other ranks is made again when something has arrived, and counts once.
+    world::until(|world| {
+        let counts = world.report.counts;
+        match attempt(name, need, world, &mut body) {
+            Err(Status::BLOCKED) => {
+                world.report.counts = counts;
+                None
+            }
+            done => Some(done.err().unwrap_or(Status::SUCCESS)),
         }
-        if need == Need::Context {
-            if CURRENT.with_borrow(|stack| stack.last().is_none_or(|context| *context == 0)) {
-                return Status::INVALID_CONTEXT;
-            }
-            if world.retained[world.device] == 0 {
-                return Status::CONTEXT_IS_DESTROYED;
-            }
-            if let Err(status) = world.healthy() {
-                return status;
-            }
-        }
-        body(world).err().unwrap_or(Status::SUCCESS)
     })
+}
+
+fn attempt(
+    name: &'static str,
+    need: Need,
+    world: &mut World,
+    body: impl FnOnce(&mut World) -> Result<(), Status>,
+) -> Result<(), Status> {
+    world.collect_hits();
+    world.report.called(name);
+    if need >= Need::Init && !world.initialized {
+        return Err(Status::NOT_INITIALIZED);
+    }
+    if need == Need::Context {
+        if CURRENT.with_borrow(|stack| stack.last().is_none_or(|context| *context == 0)) {
+            return Err(Status::INVALID_CONTEXT);
+        }
+        if world.retained[world.device] == 0 {
+            return Err(Status::CONTEXT_IS_DESTROYED);
+        }
+        world.healthy()?;
+    }
+    body(world)
 }
 
 /// Writes a result where the caller wants it.

@@ -56,7 +56,7 @@ driver! {
         }
         world.not_captured(stream)?;
         // What is queued still runs; the host does not wait for it.
-        world.run_until(world.streams.tail(stream));
+        world.run_until(world.streams.tail(stream))?;
         world.streams.remove(stream);
         Ok(())
     }

@@ -52,6 +52,10 @@ fn copy(
         world.submit(stream, name, None, Work::Copy { from, to, bytes });
         return Ok(());
     }
+    if wait || pageable(&to) {
+        // Before the copy is queued, since a call that waits for other ranks is made again.
+        world.finish_waiting(stream)?;
+    }
     world.report.counts.copies += 1;
     // Pageable host memory is read, or written, before the call returns.
     let into_host = pageable(&to);

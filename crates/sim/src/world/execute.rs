@@ -13,6 +13,12 @@ impl World {
     pub(super) fn execute(&mut self, mut operation: Operation) {
         self.unwatch();
         let device = self.streams.device(operation.moment.stream);
+        if let Work::Collective(collective) = &mut operation.work
+            && !self.ends(collective, device)
+        {
+            self.streams.put_back(operation);
+            return self.watch();
+        }
         let (reads, writes, first_reads) = match &mut operation.work {
             Work::Kernel(work) => {
                 let seed = self.streams.draw();
@@ -56,7 +62,7 @@ impl World {
     fn perform(&mut self, name: &str, work: &mut Work, device: usize) {
         let (reads, writes) = work.ranges();
         // Copies may cross devices; computations may only use the memory of one.
-        let computes = matches!(work, Work::Product(_) | Work::Convolution(_));
+        let computes = matches!(work, Work::Product(_) | Work::Convolution(_) | Work::Collective(_));
         let usable = |range: &&Range| {
             let found = self.memory.find(range.begin, (range.end - range.begin) as usize);
             found.is_some_and(|one| !computes || one.is_for(device))
@@ -87,6 +93,8 @@ impl World {
             Work::Product(product) => unsafe { crate::blas::compute::run(product) },
             // SAFETY: as above; the addresses were checked to be aligned for their elements.
             Work::Convolution(convolution) => unsafe { crate::dnn::compute::run(convolution) },
+            // SAFETY: as above.
+            Work::Collective(collective) => unsafe { collective.write() },
             Work::Free(address) => {
                 if let Some(allocation) = self.memory.free(*address) {
                     self.forget(Range { begin: allocation.begin, end: allocation.end() });

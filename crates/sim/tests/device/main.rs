@@ -10,6 +10,7 @@ mod driver;
 mod faults;
 mod graphs;
 mod kernels;
+mod nccl;
 mod positions;
 mod products;
 mod sanitizers;
