@@ -1,12 +1,12 @@
-// Two-dimensional convolution and its gradients where cuDNN has no plan: any strides, groups, sizes and float dtypes. A
-// team of threads sums the terms of each element of the result, in an order that depends on their number only.
+// Two-dimensional convolution and its gradients for problems that cuDNN has no plan for: any strides, groups, sizes and float
+// dtypes. A team of threads sums the terms of each element of the result, in an order that depends only on their number.
 #include "fold.cuh"
 
-// `forward` of float: a, b are the images and the filter. `grad_input`: the gradient of the output and the filter.
-// `grad_weight`: the images and the gradient of the output. Blocks: one for `256 >> lanes.log2` results.
+// Operations on float dtypes. `forward`: a, b are the images and the filter. `grad_input`: the gradient of the output, and the
+// filter. `grad_weight`: the images, and the gradient of the output. Blocks: one per `256 >> lanes.log2` results.
 FAMILY(conv2d, Convolution shape, address a, address b, address out);
 
-// Three indices and what is left of a position, innermost first.
+// A position split into indices, innermost first; the last one is the remaining quotient.
 struct Indices {
     int64_t at[4];
 };
@@ -32,7 +32,7 @@ __device__ inline bool reads(const Convolution& p, int d, int64_t out, int64_t t
     return in >= 0 && in < p.size[d];
 }
 
-// The output pixel that reads an input pixel by a tap; false if there is none.
+// The output pixel that reads an input pixel through a tap; false if there is none.
 __device__ inline bool read_by(const Convolution& p, int d, int64_t in, int64_t tap, int64_t& out) {
     int64_t place = in + p.padding[d] - tap * p.dilation[d];
     if (place < 0) return false;
@@ -40,7 +40,7 @@ __device__ inline bool read_by(const Convolution& p, int d, int64_t in, int64_t 
     return out * (int64_t)p.stride[d].extent == place && out < p.out_size[d];
 }
 
-// The product of one term, or 0.
+// Each direction has a function that computes one term of a sum: a product, or 0 in the padding.
 struct Forward {
     template <typename T>
     static __device__ Compute<T> term(const Convolution& p, const Indices& to, const Indices& of, const T* x, const T* w) {

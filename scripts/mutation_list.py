@@ -463,14 +463,14 @@ MUTATIONS = [
     Mutation(
         "capture_stale_slot", "host values in a pinned slot are captured, and the slot is used again",
         "crates/cuda/src/device.rs",
-        """        unless_capturing("upload", "values of the host would be those of the capture whenever it is launched")?;
+        """        unless_capturing("upload", "every launch of the capture would use the same values of the host")?;
 """,
         "",
         ["what_waits"],
         "captures",
     ),
     Mutation(
-        "capture_freed_address", "memory that a graph uses is handed out again",
+        "capture_freed_address", "memory that a graph uses is reused",
         "crates/cuda/src/memory.rs",
         "if allocation.pool != pool && held.insert(allocation.address) {",
         "if false && allocation.pool != pool && held.insert(allocation.address) {",

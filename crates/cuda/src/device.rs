@@ -239,7 +239,7 @@ impl Device {
 
     /// Uploads a whole number of elements, given as bytes.
     pub(crate) fn upload(&'static self, dtype: DType, bytes: &[u8]) -> Result<CudaBuffer> {
-        unless_capturing("upload", "values of the host would be those of the capture whenever it is launched")?;
+        unless_capturing("upload", "every launch of the capture would use the same values of the host")?;
         let len = bytes.len() / dtype.size();
         let bytes = &bytes[..len * dtype.size()];
         let direct = len > 0 && self.pages.hold(bytes);

@@ -24,15 +24,16 @@ pub(crate) struct DeviceMemory {
     allocator: DeviceAllocator,
     /// Must not be called while `allocator` is locked.
     copies: Copies,
-    /// Blocks that graphs use, by their addresses.
+    /// Blocks of other pools that graphs use, by their addresses.
     holds: Mutex<FxHashMap<u64, Hold>>,
 }
 
-/// A block that graphs use, which is not handed out again as long as one of them lives.
+/// A block that graphs use, which is not reused as long as one of them lives.
 #[derive(Default)]
 struct Hold {
+    /// How many graphs use it.
     graphs: usize,
-    /// Its owner has given it up.
+    /// The block, once its owner has freed it.
     left: Option<(Allocation, Option<Arrival>)>,
 }
 
@@ -84,7 +85,7 @@ impl DeviceMemory {
         Ok(Block::new(self, Some(allocation), Some(arrival)))
     }
 
-    /// A capture begins: the pool of its memory.
+    /// Begins a capture, and returns the pool of its memory.
     pub(crate) fn begin_capture(&self) -> Pool {
         self.copies.give_back(self.stream, &self.allocator);
         self.allocator.lock().begin_capture()
@@ -94,7 +95,7 @@ impl DeviceMemory {
         self.allocator.lock().end_capture();
     }
 
-    /// A graph is no more: its pool, and the memory from elsewhere that it used, are not kept for it any longer.
+    /// Call when a graph is destroyed: releases its pool, and the memory of other pools that it held.
     pub(crate) fn release(&self, pool: Pool, held: &FxHashSet<u64>) {
         let mut left = Vec::new();
         {
@@ -111,12 +112,12 @@ impl DeviceMemory {
         self.allocator.lock().retire(pool);
     }
 
-    /// A block's owner has given it up.
+    /// Frees a block, which queued work may still use.
     fn give_back(&self, allocation: Allocation, arrival: Option<Arrival>) {
         let DeviceMemory { stream, allocator, copies, .. } = self;
         match arrival {
             Some(arrival) => copies.release(stream, allocator, allocation, arrival),
-            // Queued kernels may still use it; whoever gets it next is queued behind them.
+            // The next owner's work is queued after the kernels that still use it.
             None => allocator.lock().free(allocation),
         }
     }
@@ -192,7 +193,7 @@ pub(crate) struct Block {
     allocation: Option<Allocation>,
     /// The copy from the host into it, if there is one.
     arrival: Option<Arrival>,
-    /// A graph uses it, or did.
+    /// Whether a graph has held it.
     is_held: AtomicBool,
 }
 

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Why nothing that waits for the device can be captured.
-pub(crate) const WAITS: &str = "it waits for the device, and nothing that is captured has been computed yet";
+pub(crate) const WAITS: &str = "it waits for the device, and captured work has not been computed yet";
 /// How many operations an error names at most.
 const REMEMBERED: usize = 8;
 

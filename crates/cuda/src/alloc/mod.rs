@@ -53,10 +53,10 @@ pub(crate) struct Allocator<S> {
     caching: bool,
     blocks: Blocks,
     stats: MemoryStats,
-    /// The pools that captures and their graphs have, each with the blocks that were freed in it without caching.
+    /// The pools of captures and their graphs. Without caching, each lists the blocks that were freed in it.
     pools: FxHashMap<Pool, Vec<(u64, usize)>>,
     latest: Pool,
-    /// Captures that are under way.
+    /// How many captures are in progress.
     captures: usize,
 }
 
@@ -92,7 +92,7 @@ impl<S: Source> Allocator<S> {
         self.alloc_in(Pool::COMMON, bytes)
     }
 
-    /// [`alloc`](Self::alloc) for the work that has this pool.
+    /// [`alloc`](Self::alloc) from a pool.
     pub(crate) fn alloc_in(&mut self, pool: Pool, bytes: usize) -> Result<Allocation> {
         if !self.caching {
             let address = self.source.take_in_order(bytes)?.ok_or_else(|| self.out_of_memory(bytes))?;
@@ -125,12 +125,12 @@ impl<S: Source> Allocator<S> {
         self.stats.peak_allocated = self.stats.peak_allocated.max(self.stats.allocated);
     }
 
-    /// Sets a block aside: no tensor uses it for now, but it is not free for others, and does not count as in use.
+    /// Sets a block aside: no tensor uses it for now, so it does not count as in use, but it is not free either.
     pub(crate) fn set_aside(&mut self, allocation: &Allocation) {
         self.stats.allocated -= allocation.size;
     }
 
-    /// A tensor uses a block that was set aside.
+    /// Call when a tensor uses a block that was set aside.
     pub(crate) fn take_up(&mut self, allocation: &Allocation) {
         self.count(allocation.size);
     }
@@ -140,7 +140,7 @@ impl<S: Source> Allocator<S> {
         match allocation.id {
             Some(id) => self.blocks.release(id),
             None => match self.pools.get_mut(&allocation.pool) {
-                // The graph uses it whenever it is launched.
+                // Each launch of the graph uses it.
                 Some(kept) => kept.push((allocation.address, allocation.size)),
                 None => self.give_in_order(allocation.address, allocation.size),
             },
@@ -152,7 +152,7 @@ impl<S: Source> Allocator<S> {
         self.stats.reserved -= size;
     }
 
-    /// A capture begins: its pool. Cached memory goes back first, since the capture cannot use it.
+    /// Begins a capture, and returns its pool. Cached memory is returned to the source first, since the capture cannot use it.
     pub(crate) fn begin_capture(&mut self) -> Pool {
         self.give_back();
         self.captures += 1;
@@ -161,12 +161,12 @@ impl<S: Source> Allocator<S> {
         self.latest
     }
 
-    /// The work of a capture is captured; its graph still has the pool.
+    /// Ends a capture. Its graph keeps the pool.
     pub(crate) fn end_capture(&mut self) {
         self.captures -= 1;
     }
 
-    /// A pool's graph is no more: its memory is everybody's, once who has blocks of it frees them.
+    /// Call when the graph of a pool is destroyed: the pool's memory becomes common, blocks in use once they are freed.
     pub(crate) fn retire(&mut self, pool: Pool) {
         self.blocks.retire(pool);
         for (address, size) in self.pools.remove(&pool).unwrap_or_default() {
@@ -191,8 +191,8 @@ impl<S: Source> Allocator<S> {
         Ok(None)
     }
 
-    /// Gives every entirely free segment back to the source, and returns the number of bytes given back: none while there is
-    /// a capture, which the wait for the device would end.
+    /// Returns every entirely free segment to the source, and returns the number of bytes. Does nothing during a capture, which
+    /// would become invalid by the wait for the device.
     fn give_back(&mut self) -> usize {
         if self.captures > 0 {
             return 0;

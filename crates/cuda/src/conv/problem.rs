@@ -72,12 +72,12 @@ pub enum Direction {
 /// An operation on the result of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Plus a number for each channel.
+    /// Adds a number per channel.
     Bias,
-    /// Plus another tensor.
+    /// Adds another tensor.
     Residual,
     Relu,
-    /// Where another tensor, ReLU's output, is not above 0: 0.
+    /// Sets elements to 0 where another tensor, ReLU's output, is not positive.
     ReluGrad,
     /// The sums of each channel, as a second result in the type of sums.
     ChannelSums,
@@ -112,8 +112,8 @@ impl Direction {
         !self.parts().1.is_empty()
     }
 
-    /// Whether the library has nothing for it but engines that are compiled at run time (up to 9.26; `cudnn_plans` would
-    /// show another). Even to ask for them takes it a tenth of a second.
+    /// Whether all engines of the library for it are compiled at run time (up to 9.26; the test `cudnn_plans` would show
+    /// others). Even its heuristic takes a tenth of a second then.
     pub(crate) fn is_compiled_at_run_time(self) -> bool {
         self.parts().1.contains(&Step::ReluGrad)
     }

@@ -41,7 +41,7 @@ pub struct Planned {
     pub first: Option<(String, usize)>,
     /// The number of candidates that need no compilation but cannot be finalized.
     pub refused: usize,
-    /// Why there is no plan, or not another one, in the library's words.
+    /// Why there is no plan, or no further one, in the library's words.
     pub reason: String,
 }
 

@@ -33,10 +33,10 @@ struct Operands<'a> {
     like: Option<Tensor<'a>>,
 }
 
-/// What became of a fusion.
+/// The outcome of a fused call.
 enum Fused {
     Queued,
-    /// Queued; it takes so many milliseconds, which its parts may fall below.
+    /// Queued. It takes this many milliseconds; its parts may be faster.
     Timed(Problem, f32),
     Declined,
 }
@@ -164,7 +164,7 @@ impl Device {
         Ok(Fused::Timed(problem, time))
     }
 
-    /// What a fusion would have done, where it was declined or is not the faster way.
+    /// Computes the parts of a fusion that was declined, or times them if the fusion was timed.
     fn or_parts(&'static self, fused: Fused, mut parts: impl FnMut() -> Result<()>) -> Result<()> {
         match fused {
             Fused::Queued => Ok(()),
@@ -178,7 +178,7 @@ impl Device {
         }
     }
 
-    /// How many milliseconds work takes.
+    /// The time that `work` takes on the device, in milliseconds.
     fn time(&self, mut work: impl FnMut() -> Result<()>) -> Result<f32> {
         let timer = Timer::new(self.stream)?;
         timer.start()?;
@@ -187,7 +187,7 @@ impl Device {
     }
 
     /// Computes one direction, whose result is `out`, by cuDNN. Where it has no channels-last plan, the operands are copied to
-    /// channels-first; where it has none at all, a kernel of Kiln's own computes them, which the report tells.
+    /// channels-first; where it has none at all, Kiln's own kernel computes the result, and the report lists it.
     fn convolve(&'static self, direction: Direction, operands: &Operands, out: Tensor) -> Result<()> {
         if out.layout.numel() == 0 {
             return Ok(());

@@ -1,4 +1,4 @@
-//! `conv2d` and its gradients by a kernel of Kiln's own: for what cuDNN has no plan for, in any layout and size.
+//! `conv2d` and its gradients without cuDNN: the kernel for problems that it has no plan for, in any layout and size.
 
 use std::cell::Cell;
 
@@ -11,10 +11,10 @@ thread_local! {
     static ONLY: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `body`, whose convolutions from this thread do not use cuDNN. So tests see the kernel compute what cuDNN has plans
-/// for.
+/// Calls `body`. Convolutions that this thread computes meanwhile do not use cuDNN, so that tests can check the kernel on
+/// problems for which cuDNN has plans.
 pub fn with_direct_convolutions<R>(body: impl FnOnce() -> R) -> R {
-    /// Sets it back when it is dropped, which is also where `body` panics.
+    /// Restores the setting when dropped, also if `body` panics.
     struct Restore(bool);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -25,7 +25,7 @@ pub fn with_direct_convolutions<R>(body: impl FnOnce() -> R) -> R {
     body()
 }
 
-/// Whether cuDNN is left out.
+/// Whether cuDNN is bypassed.
 pub(super) fn is_asked_for() -> bool {
     ONLY.get()
 }

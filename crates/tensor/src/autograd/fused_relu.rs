@@ -1,10 +1,11 @@
 //! Fusing ReLU's gradient into the backward pass of the next layer.
 //!
-//! The product or convolution that computes the gradient of a layer's input can, if that input is the output of a ReLU,
+//! A product or convolution that computes the gradient of a layer's input can, if that input is the output of a ReLU,
 //! multiply by ReLU's mask in its epilogue, and sum the result for the bias before that ReLU (cuBLASLt's DRELU_BGRAD; a graph
-//! of cuDNN). On the tape these are two nodes, and what is passed from one to the other is then no longer the gradient of the tensor between them. So it is done
-//! only where that cannot be observed: the next layer is the only consumer of ReLU's output, no gradient has arrived for it yet, and
-//! no hook, no `retain_grad` and no target of `autograd::grad` requests it (`Node::fused_relu_below`).
+//! of cuDNN). On the tape these are two nodes, and the gradient passed from one to the other is then no longer that of the
+//! tensor between them. So it is done only where this cannot be observed: the next layer is the only consumer of ReLU's output,
+//! no gradient has arrived for it yet, and no hook, no `retain_grad` and no target of `autograd::grad` requests it
+//! (`Node::fused_relu_below`).
 
 use std::{cell::OnceCell, sync::Arc};
 
@@ -17,7 +18,7 @@ use crate::tensor::Tensor;
 pub(crate) struct ReluEpilogue {
     /// The index of ReLU's output among the tensors that the node saved.
     pub output: usize,
-    /// The elements that ReLU let through, in the device's own form, if it has kept them.
+    /// The mask of the elements that passed ReLU, in a form of the device, if it was stored.
     pub mask: Option<Arc<ReluMask>>,
     /// Whether a bias before ReLU needs a gradient.
     pub bias: bool,
@@ -48,7 +49,7 @@ impl FusedReluBackward {
         self.bias.then(|| Tensor::empty(y.dims()[1], (y.dtype(), y.device()))).transpose()
     }
 
-    /// Tells that the rule's gradient for its first input is that of ReLU's input.
+    /// Call when the rule's gradient for its first input is already that of ReLU's input.
     pub fn finish(&self, bias: Option<Tensor>) {
         // A rule does this once; later calls are ignored.
         let _ = self.done.set(ReluBackwardDone { bias });

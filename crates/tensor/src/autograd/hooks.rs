@@ -99,7 +99,6 @@ impl Tensor {
     }
 
     /// Keeps this tensor's gradient in [`grad`](Tensor::grad) although it is not a leaf. Does nothing for a leaf.
-    /// a leaf.
     ///
     /// # Errors
     /// If the tensor requires no gradients.

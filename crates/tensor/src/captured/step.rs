@@ -1,4 +1,4 @@
-//! A step that is run a few times, captured once, and launched as a whole from then on.
+//! `CapturedStep`: a function that runs eagerly a few times, is captured once as a graph, and from then on is launched.
 
 use std::{fmt, marker::PhantomData, panic::Location};
 
@@ -20,19 +20,20 @@ use crate::{
     tensor::Tensor,
 };
 
-/// Calls that run eagerly before a shape is captured: they load kernels, choose algorithms and make the optimizer's state.
+/// Calls that run eagerly before a shape is captured: they load kernels, choose algorithms and create the optimizer's state.
 const WARM_UP: usize = 3;
-/// Graphs at most, each of which keeps memory of its own.
+/// The most graphs of a step; each keeps its own memory.
 const MAX_GRAPHS: usize = 4;
 
-/// A function of a state and a batch whose work a GPU is given as one CUDA graph, instead of launch by launch.
+/// A function of a state and a batch, such as a training step, whose work is submitted to a GPU as one CUDA graph instead of
+/// as many launches.
 ///
-/// The first calls run the function as it is. Then one call is captured: the function runs, and what it asks of the device is
-/// recorded. This call and all later ones copy their batch to where the captured one was and launch the graph, and the
-/// function does not run any more. Results are those of the function, bit for bit: random numbers, learning rates that a
-/// scheduler changes, counts of optimizers, statistics of batch normalization, gradients and versions of tensors go on as if
-/// it had run. PyTorch has `torch.cuda.make_graphed_callables` and `torch.cuda.CUDAGraph`
-/// (<https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs>). On the CPU the function just runs.
+/// The first calls run the function eagerly. Then one call is captured: the function runs, and the work that it queues is
+/// recorded in a graph instead. That call and all later ones copy their batch into the memory of the captured batch and launch
+/// the graph, without running the function. The results are those of the function, bit for bit: random numbers, learning rates
+/// that a scheduler changes, step counts of optimizers, statistics of batch normalization, gradients and versions of tensors
+/// continue as if it had run. It corresponds to PyTorch's `torch.cuda.make_graphed_callables` and `torch.cuda.CUDAGraph`
+/// (<https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs>). On the CPU the function always runs.
 ///
 /// ```
 /// use kiln_tensor::{CapturedStep, Device, Tensor, no_grad};
@@ -58,58 +59,59 @@ const MAX_GRAPHS: usize = 4;
 /// # }
 /// ```
 ///
-/// An optimizer is the state: `|optimizer: &mut Adam, (x, y)| { …; optimizer.step()?; Ok(loss) }` and
-/// `step.run(&mut optimizer, &batch)`, so that schedulers and checkpoints have it in between.
+/// Pass the optimizer as the state, so that schedulers and checkpoints can use it between calls:
+/// `|optimizer: &mut Adam, (x, y)| { …; optimizer.step()?; Ok(loss) }` and `step.run(&mut optimizer, &batch)`.
 ///
-/// What the function does may depend on the shapes of the batch, on gradients that are there or not, on training or evaluation
-/// mode, and on hyperparameters of optimizers: a call for which one of these differs from those that were captured runs the
-/// function, and gets a graph of its own when it comes again ([`max_graphs`](CapturedStep::max_graphs)). Anything else
-/// on the host (a counter, a number that a loop changes, a module's own field) is as it was in the capture; pass what varies
-/// as a tensor of the batch, or name the case ([`run_variant`](CapturedStep::run_variant)). Keep away from the function what
-/// happens once a call on the host: schedulers, logs, checkpoints.
+/// The work may depend on the shapes of the batch, on whether gradients are present, on training or evaluation mode, and on
+/// hyperparameters of optimizers. If one of these differs from all captures, the function runs eagerly, and such calls get a
+/// graph of their own when they recur ([`max_graphs`](CapturedStep::max_graphs)). Everything else on the host (a counter, a
+/// loop variable, a field of a module) keeps the value that it had in the capture. Pass what varies as a tensor of the batch,
+/// or number the variants ([`run_variant`](CapturedStep::run_variant)). What must happen on the host in every call
+/// (schedulers, logs, checkpoints) belongs outside the function.
 ///
-/// Reading values (`item`, `to_vec`, printing), uploading values of the host, synchronization, work on another device, and
-/// state that is first made in the capture cannot be captured: [`ErrorKind::Capture`] with the operation and the line that
-/// called it, or [`eager_fallback`](CapturedStep::eager_fallback). Everything is usable afterwards.
+/// These cannot be captured: reading values (`item`, `to_vec`, printing), uploading values of the host, synchronization, work
+/// on another device, and state that is created during the capture. They return [`ErrorKind::Capture`], with the operation and
+/// the line that called it, or the step continues eagerly ([`eager_fallback`](CapturedStep::eager_fallback)). Tensors, layers
+/// and optimizers stay usable after such an error.
 ///
-/// Results are tensors of their own, without history. Everything else that the function makes is overwritten by the
-/// next launch, also gradients and what it hides in variables of its own: copy what is to be kept.
+/// Each call returns new tensors, without history. The next launch overwrites everything else that the function computes,
+/// including gradients and tensors that it stores in variables: copy what you need for longer.
 pub struct CapturedStep<S: ?Sized, B, T, F> {
     device: Device,
     body: F,
     warm_up: usize,
     max_graphs: usize,
     eager_fallback: bool,
-    /// What has been called, and how often it ran.
+    /// The cases that occurred, each with the number of its eager calls.
     cases: Vec<(Case, usize)>,
     graphs: Vec<Graph<T>>,
-    /// Something cannot be captured, which has been said.
+    /// Whether something could not be captured, so that the step stays eager. The warning has been printed.
     gave_up: bool,
     types: PhantomData<fn(&mut S, &B)>,
 }
 
-/// What decides over the work of a call: the variant, the region of autocast, and each tensor's type and layout.
+/// What the work of a call depends on: the variant, the dtype of autocast, and the dtype and layout of each tensor.
 #[derive(Clone, PartialEq)]
 struct Case(u64, Option<DType>, Vec<(DType, Layout)>);
 
 struct Graph<T> {
     case: Case,
     work: Box<dyn CapturedWork>,
-    /// The batch of the capture, where those of launches are copied to.
+    /// The batch of the capture, into which launches copy theirs.
     _inputs: Vec<Tensor>,
     /// The result of the capture, and its tensors.
     result: T,
     outputs: Vec<Tensor>,
     effects: Effects,
-    /// Blocks of random numbers that the step draws.
+    /// How many counter blocks of random numbers the step draws.
     drawn: u64,
-    /// The state that it was captured with, by its address: it is the one that launches change.
+    /// The address of the state that was captured, which is the state that launches change.
     state: usize,
-    /// How often in a row its case came, and it was another one's call.
+    /// How many calls of its case in a row it could not serve.
     missed: usize,
 }
 
-/// After so many calls that were not its own, a graph makes room for another one of its case.
+/// After this many calls of its case that it could not serve, a graph is replaced by another one.
 const MISSED: usize = 8;
 
 impl<S: ?Sized, B, T, F> fmt::Debug for CapturedStep<S, B, T, F> {
@@ -120,8 +122,8 @@ impl<S: ?Sized, B, T, F> fmt::Debug for CapturedStep<S, B, T, F> {
 
 #[located(site)]
 impl<S: ?Sized, B: TensorTree, T: TensorTree, F: FnMut(&mut S, &B) -> Result<T>> CapturedStep<S, B, T, F> {
-    /// A step on a device, to which batches are moved. The state is what changes with each call and is needed outside, such as
-    /// the optimizer: `()` if there is none.
+    /// A step on a device, to which batches are moved. The state is what calls change and what is also used outside of the
+    /// function, such as the optimizer; `()` if there is none.
     pub fn new(device: Device, body: F) -> CapturedStep<S, B, T, F> {
         CapturedStep {
             device,
@@ -136,21 +138,21 @@ impl<S: ?Sized, B: TensorTree, T: TensorTree, F: FnMut(&mut S, &B) -> Result<T>>
         }
     }
 
-    /// How many calls with a shape run eagerly before it is captured: 3 by default, and at least 1.
+    /// Sets how many calls with a shape run eagerly before it is captured: 3 by default, and at least 1.
     #[must_use]
     pub fn warm_up(self, calls: usize) -> CapturedStep<S, B, T, F> {
         CapturedStep { warm_up: calls.max(1), ..self }
     }
 
-    /// How many graphs there may be: 4 by default. Each keeps the memory that a step takes. Other shapes (the last batch of an
-    /// epoch) run eagerly when there are as many; with 0 everything does.
+    /// Sets how many graphs there may be: 4 by default. Each keeps the memory that a step needs. Once there are this many, other
+    /// shapes (such as the last batch of an epoch) run eagerly. With 0, all calls run eagerly.
     #[must_use]
     pub fn max_graphs(self, graphs: usize) -> CapturedStep<S, B, T, F> {
         CapturedStep { max_graphs: graphs, ..self }
     }
 
-    /// Whether a step that cannot be captured goes on eagerly, which is said once on standard error, instead of failing. The
-    /// function then runs twice in the call that was to be captured.
+    /// Sets whether a step that cannot be captured continues eagerly instead of failing, with a warning on standard error. The
+    /// function runs twice in the call whose capture failed.
     #[must_use]
     pub fn eager_fallback(self, fallback: bool) -> CapturedStep<S, B, T, F> {
         CapturedStep { eager_fallback: fallback, ..self }
@@ -162,19 +164,21 @@ impl<S: ?Sized, B: TensorTree, T: TensorTree, F: FnMut(&mut S, &B) -> Result<T>>
         self.graphs.len()
     }
 
-    /// Runs the step, or launches it.
+    /// Runs the function, or launches its graph.
     ///
     /// # Errors
-    /// What the function returns; [`ErrorKind::Capture`] if it does what cannot be captured; memory runs out; the driver fails.
+    /// Those of the function; [`ErrorKind::Capture`] if it does something that cannot be captured; or if memory runs out or the
+    /// driver fails.
     pub fn run(&mut self, state: &mut S, batch: &B) -> Result<T> {
         self.run_variant(0, state, batch)
     }
 
-    /// [`run`](CapturedStep::run) for a function that does one thing or another depending on something besides its batch, with
-    /// a number for which. Gradient accumulation has two: `step.run_variant(u64::from(is_last), …)`.
+    /// [`run`](CapturedStep::run) for a function whose work also depends on something other than its batch: `variant` numbers
+    /// the possibilities, each of which is captured separately. Gradient accumulation has two:
+    /// `step.run_variant(u64::from(is_last), …)`.
     ///
     /// # Errors
-    /// As [`run`](CapturedStep::run).
+    /// Those of [`run`](CapturedStep::run).
     pub fn run_variant(&mut self, variant: u64, state: &mut S, batch: &B) -> Result<T> {
         let inputs = self.inputs(batch)?;
         if self.gave_up || self.max_graphs == 0 || !self.device.backend()?.can_capture() {
@@ -211,7 +215,7 @@ impl<S: ?Sized, B: TensorTree, T: TensorTree, F: FnMut(&mut S, &B) -> Result<T>>
         }
         match self.capture(case, state, batch, &inputs) {
             Ok(mut graph) => {
-                // What there is of this case is warm, but the next condition is not.
+                // Another graph of this case, for other conditions, needs eager calls of its own first.
                 self.cases[at].1 = 0;
                 let result = graph.launch(self.device, &inputs, true);
                 if result.is_err() {
@@ -225,7 +229,7 @@ impl<S: ?Sized, B: TensorTree, T: TensorTree, F: FnMut(&mut S, &B) -> Result<T>>
             Err(error) if self.eager_fallback && is_of_capture(&error) => {
                 self.gave_up = true;
                 let place = error.location().map_or_else(String::new, |at: &Location<'_>| format!(" at {at}"));
-                eprintln!("kiln: the step runs without a graph: {error}{place}");
+                eprintln!("kiln: the step runs eagerly, because it cannot be captured: {error}{place}");
                 self.eager(state, batch, inputs)
             }
             Err(error) => Err(error),
@@ -269,7 +273,7 @@ impl<S: ?Sized, B: TensorTree, T: TensorTree, F: FnMut(&mut S, &B) -> Result<T>>
         });
         let after = random_state();
         if result.is_ok() && after.0 != random.0 {
-            drop(refuse_capture("manual_seed", "every launch would begin the random numbers anew"));
+            drop(refuse_capture("manual_seed", "every launch would restart the random numbers"));
         }
         let captured = result.and_then(|(result, outputs)| {
             let (ins, outs): (Vec<_>, Vec<_>) =
@@ -293,13 +297,13 @@ impl<S: ?Sized, B: TensorTree, T: TensorTree, F: FnMut(&mut S, &B) -> Result<T>>
                     record.undo();
                 }
                 set_random_state(random);
-                Err(captured.err().unwrap_or_else(|| Error::argument("CapturedStep", "the capture was ended inside")))
+                Err(captured.err().unwrap_or_else(|| Error::argument("CapturedStep", "the function ended the capture")))
             }
         }
     }
 }
 
-/// Drops what is being captured when the function panics, or returns an error.
+/// Cancels the capture if the function returns an error or panics.
 struct Cancel(&'static dyn Backend);
 
 impl Drop for Cancel {
@@ -313,7 +317,7 @@ impl Drop for Cancel {
     }
 }
 
-/// Where a state lies; a number for all that have no bytes.
+/// The address of a state; 0 for types without size, whose addresses mean nothing.
 fn address_of<S: ?Sized>(state: &S) -> usize {
     if size_of_val(state) == 0 { 0 } else { std::ptr::from_ref(state).cast::<()>() as usize }
 }
@@ -322,7 +326,7 @@ fn views<'a>(readings: &'a [Reading<'_>]) -> Vec<View<'a>> {
     readings.iter().map(Reading::view).collect()
 }
 
-/// Whether the error is that something cannot be captured, or not on this device, rather than the function's own.
+/// Whether an error concerns capturing, so that the step may succeed eagerly, rather than the function itself.
 fn is_of_capture(error: &Error) -> bool {
     matches!(
         error.kind(),
@@ -330,13 +334,13 @@ fn is_of_capture(error: &Error) -> bool {
     )
 }
 
-/// Whether the elements lie side by side, in whatever order.
+/// Whether the elements fill their memory without gaps, in any order of dimensions.
 fn is_dense(layout: &Layout) -> bool {
     let span = layout.span().map_or(0, |span| span.len());
     span == layout.numel() && !layout.may_overlap() && layout.strides().iter().all(|&stride| stride >= 0)
 }
 
-/// The layout that a copy of such a tensor has: the same if it has no gaps.
+/// The layout of a copy of a tensor: its own if that has no gaps, else row-major.
 fn at_start(layout: &Layout) -> Layout {
     if is_dense(layout)
         && let Ok(own) = Layout::strided(*layout.shape(), layout.strides(), 0)
@@ -346,14 +350,14 @@ fn at_start(layout: &Layout) -> Layout {
     Layout::contiguous(*layout.shape())
 }
 
-/// A tensor for copies of tensors like this one.
+/// A tensor into which tensors like this one can be copied.
 fn room_for(device: Device, backend: &'static dyn Backend, like: &Tensor) -> Result<Tensor> {
     let buffer = backend.alloc(like.dtype(), like.numel())?;
     Ok(Tensor::from_storage(Storage::new(device, backend, buffer), at_start(like.layout())))
 }
 
 impl<T: TensorTree> Graph<T> {
-    /// Queues the whole step. The `first` launch is that of the call that was captured.
+    /// Queues the graph. `first` is true for the call that was captured.
     fn launch(&mut self, device: Device, inputs: &[Tensor], first: bool) -> Result<T> {
         let backend = device.backend()?;
         self.effects.before()?;
@@ -367,7 +371,7 @@ impl<T: TensorTree> Graph<T> {
             .map(|output| Ok((backend.alloc(output.dtype(), output.numel())?, *output.layout())))
             .collect::<Result<Vec<_>>>()?;
         let (seed, offset) = random_state();
-        // The capture has moved the position on.
+        // The capture has advanced the position already.
         let begin = if first { offset.wrapping_sub(self.drawn) } else { offset };
         {
             let readings: Vec<_> = dense.iter().map(Tensor::read).collect();

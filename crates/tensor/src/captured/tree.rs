@@ -1,13 +1,14 @@
-//! What a step takes and gives: tensors, and tuples, vectors and options of such.
+//! `TensorTree`: the batches and results of captured steps, which are tensors, and tuples, arrays, vectors and options of
+//! them.
 
 use crate::tensor::Tensor;
 
-/// Tensors in a structure of their own, as a batch or a result of a [`CapturedStep`](super::CapturedStep).
+/// A structure of tensors: the batch or the result of a [`CapturedStep`](super::CapturedStep).
 pub trait TensorTree: Sized {
-    /// Appends all tensors in it.
+    /// Appends its tensors to `all`.
     fn tensors(&self, all: &mut Vec<Tensor>);
 
-    /// The same structure with other tensors, in the same order. Those that are missing stay as they are.
+    /// The same structure with its tensors replaced, in the same order. If `tensors` ends early, the rest stay.
     #[must_use]
     fn with_tensors(&self, tensors: &mut dyn Iterator<Item = Tensor>) -> Self;
 }
@@ -55,7 +56,7 @@ impl<T: TensorTree, const N: usize> TensorTree for [T; N] {
 macro_rules! tuples {
     ($(($($name:ident $at:tt),*))*) => {$(
         impl<$($name: TensorTree),*> TensorTree for ($($name,)*) {
-            #[allow(unused_variables, reason = "the tuple of nothing has none")]
+            #[allow(unused_variables, reason = "the empty tuple has no tensors")]
             fn tensors(&self, all: &mut Vec<Tensor>) {
                 $(self.$at.tensors(all);)*
             }
