@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes an archive that tests and measures Kiln on a GPU, on a machine without Rust, compiler or network: unpack it there
-# and start `run.sh` (see scripts/gpu/run.sh).
+# Builds an archive with which Kiln is tested and measured on a machine that has a GPU but no Rust, compiler or network:
+# unpack it there and start `run.sh` (see scripts/gpu/run.sh).
 #
 #   scripts/gpu-bundle.sh [ARCHIVE]            for x86-64 Linux with glibc 2.28 or later: optimized, at most 60 MiB
 #   scripts/gpu-bundle.sh --light [ARCHIVE]    the programs that CI builds for its tests, for this machine's glibc
@@ -40,22 +40,22 @@ case $kind in
 full)
     command -v cargo-zigbuild >/dev/null || { echo "cargo-zigbuild is not there: pip install cargo-zigbuild ziglang" >&2 && exit 1; }
     target=x86_64-unknown-linux-gnu.$GLIBC
-    # Panics would name folders of this machine.
+    # Otherwise panic messages would name folders of this machine.
     export RUSTFLAGS="--remap-path-prefix=$checkout=kiln --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
     cargo=cargo-zigbuild
     options=(--release --target "$target" --target-dir "${CARGO_TARGET_DIR:-target}/gpu-bundle" "${packages[@]}")
     ;;
 here) cargo=cargo options=(--release "${packages[@]}") ;;
-# As .ci/run builds them, so that all is there.
+# As .ci/run builds them, so that nothing is built again.
 light) cargo=cargo options=(--workspace --features cuda,download,ndarray) ;;
 esac
 tests=() examples=()
 while read -r _ kind_of name; do
     case $kind_of in
     '') ;;
-    # Where the whole workspace is named, it would be the unit tests of every crate.
+    # With --workspace, --lib would select the unit tests of every crate.
     lib) [ "$kind" = light ] || tests+=(--lib) ;;
-    # They would be built as tests with the others.
+    # Built separately: `cargo test` would build them as tests.
     example) examples+=(--example "$name") ;;
     *) tests+=("--$kind_of" "$name") ;;
     esac
@@ -70,7 +70,7 @@ took=$((SECONDS - start))
 
 rm -rf "$folder"
 mkdir -p "$folder/bin"
-# The file of a program, from cargo's messages: a line for each thing that it has made.
+# The file of a program, from cargo's messages, which have one line per artifact.
 file_of() {
     local package=$1 kind=$2 name=$3 field=executable
     [ "$name" != null_driver ] || field=filenames
@@ -97,7 +97,7 @@ while read -r package kind_of name; do
     strip --strip-all -o "$folder/bin/$name" "$file"
 done <<<"$PROGRAMS"
 cp scripts/gpu/run.sh scripts/gpu/sections.sh "$folder"
-# What programs read, where it lies in the checkout.
+# The files that programs read, under the same paths as in the checkout.
 git ls-files crates/data/assets/fashion-mnist 'tests/golden/*.json' 'tests/golden/*.safetensors' benches/turns.py \
     benches/ncu_table.py benches/peers/compare.py benches/peers/pytorch.py |
     while read -r file; do install -D -m 644 "$file" "$folder/$file"; done
@@ -111,14 +111,14 @@ chmod -R a+rX "$folder"
 
 # ---- checking ----
 
-# The latest version of the C library that a program asks for.
+# The latest version of the C library that a program needs.
 glibc_of() { objdump -T "$1" | sed -n 's/.*(\{0,1\}GLIBC_\([0-9.]*\).*/\1/p' | sort -V | tail -n 1; }
 highest=$(for file in "$folder"/bin/*; do glibc_of "$file"; done | sort -V | tail -n 1)
 echo "programs need glibc $highest; they were built in $took s"
 if [ "$kind" = full ]; then
     [ "$(printf '%s\n' "$highest" "$GLIBC" | sort -V | tail -n 1)" = "$GLIBC" ] || { echo "that is later than $GLIBC" >&2 && exit 1; }
     for place in "$checkout" "${CARGO_HOME:-$HOME/.cargo}" "${RUSTUP_HOME:-$HOME/.rustup}" "${CARGO_TARGET_DIR:-$checkout}" "$HOME"; do
-        # Of a short one like /root, only what lies in it.
+        # With a slash at the end, so that a short path such as /root matches only paths inside it.
         if grep -aoF "${place%/}/" "$folder"/bin/* | sort | uniq -c; then
             echo "programs contain paths of this machine" >&2 && exit 1
         fi
@@ -126,7 +126,7 @@ if [ "$kind" = full ]; then
 fi
 [ "$kind" != here ] || exit 0
 
-# All programs hold the same kernels: a window over several of them packs these once.
+# All programs contain the same kernels: a window that spans several programs packs them once.
 packer='xz -9 --lzma2=preset=9,dict=256MiB'
 [ "$kind" != light ] || packer='xz --lzma2=preset=0,dict=64MiB'
 tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$(git log -1 --format=%ct)" -C "${folder%/*}" -cf - kiln-gpu |

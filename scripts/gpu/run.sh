@@ -16,7 +16,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 2
 # shellcheck source=sections.sh
 source "$root/sections.sh" || exit 2
 
-# ---- what sections use ----
+# ---- for the sections ----
 
 # Whether this is the simulated device (docs/simulator.md), where figures mean nothing and full sizes take hours.
 simulated() { [ -n "${KILN_SIM_REPORT:-}" ]; }
@@ -44,21 +44,21 @@ tool() {
     return 1
 }
 
-# Ends a section that cannot do here what it is for, and says why: `skip REASON || return`.
+# Ends a section that cannot run here, and says why: `skip REASON || return`.
 SKIPPED=77
 skip() {
     printf '%s\n' "$1"
     return "$SKIPPED"
 }
 
-# Whether a line of a file has this in it.
+# Whether a line of a file contains this text.
 has_line() {
     local line
     while IFS= read -r line; do [[ $line != *"$1"* ]] || return 0; done <"$2"
     return 1
 }
 
-# ---- surroundings ----
+# ---- environment ----
 
 # A folder on a local disk: caches on network drives are slow, and may be read-only.
 local_folder() {
@@ -73,12 +73,12 @@ local_folder() {
     printf '%s\n' "${TMPDIR:-/tmp}"
 }
 
-# Sets what programs and tests go by.
+# Sets the environment of programs and tests.
 prepare() {
     KILN_PYTHON=$(command -v python3 || command -v python) || KILN_PYTHON=
     KILN_PYTHON_PACKAGES=
     if [ -n "$KILN_PYTHON" ]; then
-        # Where PyTorch is: its own libraries and NVIDIA's packages lie side by side there. It is not imported for that.
+        # Where PyTorch is installed, beside NVIDIA's packages. It is located without importing it.
         local lines
         lines=$("$KILN_PYTHON" - 2>/dev/null <<'PY'
 import importlib.util, pathlib, site, sysconfig
@@ -102,19 +102,19 @@ for place in sites:
 PY
         )
         KILN_PYTHON_PACKAGES=${lines%%$'\n'*}
-        # The simulated device has libraries of its own, and some tests take these away.
+        # The simulated device has its own libraries, which some tests remove.
         [ "$lines" = "$KILN_PYTHON_PACKAGES" ] || simulated || libraries=${lines#*$'\n'}
     fi
-    # After what the user has set.
+    # After the folders that the user has set.
     export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}${libraries:+${LD_LIBRARY_PATH:+:}${libraries//$'\n'/:}}"
     [ -n "$LD_LIBRARY_PATH" ] || unset LD_LIBRARY_PATH
     export KILN_PYTHON KILN_PYTHON_PACKAGES
     # A test that finds no device fails instead of passing.
     export KILN_REQUIRE_DEVICE=1
-    # Tests find their files by it.
+    # By which tests find their files.
     export CARGO_MANIFEST_DIR=$root
     export KILN_NULL_DRIVER=$root/bin/libnull_driver.so
-    # What is compiled at run time, here and in PyTorch, is kept on a local disk, and for this run.
+    # Caches of code that is compiled at run time, here and in PyTorch: on a local disk, and only for this run.
     KILN_SCRATCH=$(mktemp -d "$(local_folder)/kiln-gpu.XXXXXX") || exit 2
     export KILN_SCRATCH TMPDIR=$KILN_SCRATCH CUDA_CACHE_PATH=$KILN_SCRATCH/cuda-cache CRITERION_HOME=$KILN_SCRATCH/criterion
     export KILN_PLAN_CACHE=$KILN_SCRATCH/plans
@@ -140,7 +140,7 @@ lacking() {
 
 # ---- the report ----
 
-# Each section has a place in these, by its number.
+# Indexed by the section's number.
 names=() limits=() needs=() titles=() states=() codes=() seconds=() reasons=() again=()
 
 read_sections() {
@@ -152,7 +152,8 @@ read_sections() {
     done <<<"$SECTIONS"
 }
 
-# The lines of a log that go into the report: whole lines, and of many the last. Control characters would break JSON.
+# The lines of a log that go into the report: the last ones if there are many, without control characters, which would be
+# invalid in JSON.
 kept() {
     [ -f "$1" ] && tail -n "${KILN_REPORT_LINES:-300}" "$1" | tr -d '\000-\010\013-\037\177'
 }
@@ -198,7 +199,7 @@ count() {
     echo "$count"
 }
 
-# How a section ended, in words.
+# The result of a section as text.
 verdict() {
     local i=$1 text=${states[$1]}
     [ -z "${codes[i]}" ] || [ "${codes[i]}" = 0 ] || text+=" (status ${codes[i]})"
@@ -215,7 +216,7 @@ summary() {
     printf '%s' "$text"
 }
 
-# Each section's part of the JSON is made once, when it has ended.
+# A section's part of the JSON, which is made once, when the section has ended.
 json_section() {
     local i=$1
     printf '    {"name": %s, "title": %s, "state": %s' \
@@ -243,7 +244,7 @@ markdown_section() {
     done
 }
 
-# Writes both files aside and puts them in the place of the old ones, so that they are whole at every moment.
+# Writes both files under temporary names and renames them, so that the reports are complete at every moment.
 write_reports() {
     local i build
     build=$(cat "$root/build.txt" 2>/dev/null)
@@ -338,7 +339,7 @@ finish_section() {
     printf '%-64s %s\n' "${titles[$1]}" "$(verdict "$1")"
 }
 
-# Told to end: what runs is ended, and the report says how far it came.
+# On a signal: ends the running section, and writes what has been found so far.
 cut_off() {
     local i
     [ -z "${running:-}" ] || { kill "$running" 2>/dev/null && wait "$running"; }

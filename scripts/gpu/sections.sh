@@ -1,7 +1,7 @@
 # The sections of run.sh, the most informative first, and the programs that they run.
 # shellcheck shell=bash
 
-# Package, kind of target and name of what gpu-bundle.sh builds.
+# The programs that gpu-bundle.sh builds: package, kind of target, name.
 PROGRAMS='
 kiln          example  device_info
 kiln          example  mlp
@@ -22,8 +22,8 @@ kiln-benches  bench    ops
 kiln-benches  example  null_driver
 '
 
-# Name, most seconds, what it needs (`gpu`: one that is not simulated; `python`; a tool of the toolkit, which is none of
-# the simulated device's; `-`: a device) and title. What a section does says the function `section_NAME`.
+# Name, time limit in seconds, requirement (`-`: any device; `gpu`: a real one; `python`; or a tool of NVIDIA's toolkit, which
+# needs a real device, too) and title. The function `section_NAME` runs the section.
 # shellcheck disable=SC2034
 SECTIONS='
 device      120  -                  The device, the driver and the libraries
@@ -33,10 +33,10 @@ mlp         600  -                  The training of the MLP against the CPU
 images      600  -                  VGG16 at reduced width and batches of images against the CPU
 vgg16       900  gpu                The training of VGG16 at full width against the CPU
 examples    600  -                  The examples: MLP, LeNet and VGG16
-launch      120  -                  What an operation costs the host
+launch      120  -                  The time that an operation takes on the host
 models      900  -                  Training steps and inference
 ops         900  -                  Single operations
-pytorch     1500 python             Beside PyTorch
+pytorch     1500 python             Training steps and inference, compared with PyTorch
 memory      600  -                  Peak memory
 memcheck    900  compute-sanitizer  The kernels under memcheck
 racecheck   900  compute-sanitizer  The kernels under racecheck
@@ -49,13 +49,13 @@ subset() { printf '%s' "$root/crates/data/assets/fashion-mnist"; }
 
 section_device() {
     local failed=0
-    # With a product and a convolution, which load what is loaded when it is needed.
+    # With a product and a convolution, so that the libraries are loaded and used.
     program device_info --use || failed=1
     ! command -v nvidia-smi >/dev/null || nvidia-smi
     return "$failed"
 }
 
-# Where the device is simulated, some tests of each kind do: CI runs all of them there besides.
+# On the simulated device a few tests of each kind are enough: CI runs all of them there anyway.
 section_primitives() {
     if simulated; then program against_cpu reductions; else program against_cpu; fi
 }
@@ -64,13 +64,13 @@ section_backend() {
     local failed=0
     program copies || failed=1
     program captures || failed=1
-    # What the simulated device does wrong on demand, and which kernels it loads; a real one lets most of it pass.
+    # Most of these tests need faults of the simulated device, and pass on a real one without doing anything.
     if simulated; then
         program faults missing && program images a_device_loads || failed=1
     else
         program faults && program images || failed=1
     fi
-    # A bundle of what CI has built has none.
+    # A bundle of the programs that CI has built does not have it.
     ! has_program kiln_cuda || program kiln_cuda || failed=1
     return "$failed"
 }
@@ -102,9 +102,9 @@ section_examples() {
         program vgg16 "${whole[@]}" --precision bf16 --channels-last
 }
 
-# It brings its own driver, which does nothing.
+# The bench has its own driver, which does nothing.
 section_launch() {
-    # Once, to see that it works, where times mean nothing.
+    # Only once where times mean nothing, to check that it works.
     if simulated; then program launch --test; else program launch; fi
 }
 
@@ -140,7 +140,7 @@ section_memory() {
     fi
 }
 
-# The modules of `against_cpu`, those with the products and convolutions of libraries last.
+# The groups of tests of `against_cpu`; those that call libraries (products, convolutions) come last.
 KERNEL_GROUPS='elementwise reductions indexing losses normalization pooling optimizers relu_bias_grad basics images numbers
     special_values wild_indices alignment turns convolution products'
 
@@ -154,7 +154,8 @@ sanitize() {
             continue
         fi
         printf '$ compute-sanitizer --tool %s against_cpu %s::\n' "$1" "$group"
-        # A block of the caching allocator is a part of a larger allocation, whose bounds hide those of the tensor.
+        # Without caching: a block of the caching allocator is part of a larger allocation, so accesses beyond the tensor
+        # would go unnoticed.
         KILN_CUDA_NO_MEMORY_CACHING=1 timeout -k 5 $((KILN_SECTION_SECONDS * 19 / 20 - SECONDS)) "$sanitizer" --tool "$1" \
             --error-exitcode 86 "$root/bin/against_cpu" "$group::" --test-threads 1
         case $? in
@@ -171,21 +172,21 @@ section_racecheck() { sanitize racecheck; }
 section_initcheck() { sanitize initcheck; }
 section_synccheck() { sanitize synccheck; }
 
-# Families of kernels, as `kernels/*.cu` have them.
+# Families of kernels, by their names in `kernels/*.cu`.
 HOT_KERNELS='unary|binary|copy|cast|reduce|norm|softmax|class_loss|pointwise_loss|max_pool|avg_pool|bias|dropout|optim|relu_bias_grad'
 
-# Each of our kernels in the bench of operations at full size, once: how long, how many bytes a second, and how much of what
-# the memory can do.
+# Runs each kernel of the operation bench once at full size: its time, its bytes per second, and the share of the memory's
+# bandwidth.
 section_bandwidth() {
     local ncu csv=$KILN_SCRATCH/ncu.csv log=$KILN_SCRATCH/ncu.log failed=0
     local metrics=gpu__time_duration.sum,dram__bytes.sum.per_second,dram__throughput.avg.pct_of_peak_sustained_elapsed
     ncu=$(tool ncu) || return
-    # Numbers are written as the locale has them.
+    # ncu formats numbers by the locale.
     LC_ALL=C KILN_BENCH_ONCE=1 "$ncu" --metrics "$metrics" \
         --kernel-name "regex:^($HOT_KERNELS)" \
         --csv --page raw --print-units base --log-file "$csv" "$root/bin/ops" >"$log" 2>&1 || failed=1
     [ ! -f "$csv" ] || cat "$csv" >>"$log"
-    # Counters are root's on many machines.
+    # On many machines only root may read the counters.
     ! has_line ERR_NVGPUCTRPERM "$log" || skip "ncu may not read the GPU's counters here (ERR_NVGPUCTRPERM)" || return
     if [ "$failed" = 1 ] || [ -z "$KILN_PYTHON" ]; then
         cat "$log"
