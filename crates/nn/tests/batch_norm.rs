@@ -172,9 +172,9 @@ fn layers_that_are_not_folded_compute_as_they_are() -> Result<()> {
     let residual = Tensor::zeros([5, 1, 1], Device::Cpu)?;
     for training in [true, false] {
         if training {
-            norm.train()
+            norm.train();
         } else {
-            norm.eval()
+            norm.eval();
         }
         assert!(no_grad(|| conv.forward_norm(&x, &norm, Some(&residual), Some(&ReLU::new()))).is_err());
     }
