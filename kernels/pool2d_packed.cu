@@ -222,13 +222,13 @@ __device__ inline void max_pool_grad_rows(const PackedPool& p, const T* grad, co
     for (uint32_t i = (uint32_t)thread_index(); i < p.packs; i += (uint32_t)thread_count()) {
         PackAt at = pack_at<false>(p, i);
         Given<T, V> given[N];
-        Given<T, 1> behind[N];
+        Given<T, 1> after[N];
 #pragma unroll
         for (int a = 0; a < N; ++a) {
             int64_t from = (int64_t)(at.image * p.out_height + at.row + a) * p.out_width + at.pack * V;
             bool inside = at.row + a < p.out_height, more = inside && BEFORE && (at.pack + 1) * V < p.out_width;
             given[a] = inside ? Given<T, V>::read(grad, taps, from) : Given<T, V>::none();
-            behind[a] = more ? Given<T, 1>::read(grad, taps, from + V) : Given<T, 1>::none();
+            after[a] = more ? Given<T, 1>::read(grad, taps, from + V) : Given<T, 1>::none();
         }
         int y = 2 * at.row;
         T* to = out + (int64_t)(at.image * p.height + y) * p.width + at.pack * P;
@@ -246,7 +246,7 @@ __device__ inline void max_pool_grad_rows(const PackedPool& p, const T* grad, co
                         int down = row + BEFORE - 2 * a, right = x % 2 + BEFORE - 2 * b, v = x / 2 + b;
                         if (down < 0 || right < 0) continue;
                         int tap = down * K + right;
-                        sum = sum + (v < V ? given[a].to(v < V ? v : 0, tap) : behind[a].to(0, tap));
+                        sum = sum + (v < V ? given[a].to(v < V ? v : 0, tap) : after[a].to(0, tap));
                     }
                 }
                 sums.elements[x] = store<T>(sum);

@@ -213,7 +213,7 @@ MUTATIONS = [
     ),
     # ---- kernels ----
     Mutation(
-        "fill_rest", "what is left behind the last pack of 16 bytes is not filled",
+        "fill_rest", "what is left after the last pack of 16 bytes is not filled",
         "kernels/fill.cu",
         "i += n / V * V;",
         "i += n;",
@@ -256,7 +256,7 @@ MUTATIONS = [
         ["batch_norm"],
     ),
     Mutation(
-        "conv2d_padding", "taps in the padding behind the image are read",
+        "conv2d_padding", "taps in the padding after the image are read",
         "kernels/conv2d.cu",
         "return in >= 0 && in < p.size[d];",
         "return in >= 0 && in <= p.size[d];",
@@ -291,7 +291,7 @@ MUTATIONS = [
         ["max_pool2d_in_packs"],
     ),
     Mutation(
-        "max_pool_packed_overlap", "the window behind the last of a pack gives nothing",
+        "max_pool_packed_overlap", "the window after the last of a pack gives nothing",
         "kernels/pool2d_packed.cu",
         "more = inside && BEFORE && (at.pack + 1) * V < p.out_width",
         "more = inside && BEFORE && (at.pack + 2) * V < p.out_width",
@@ -375,7 +375,7 @@ MUTATIONS = [
         ["reductions::"],
     ),
     Mutation(
-        "relu_bias_grad_packed_rest", "the packs behind the last that are taken together are left out",
+        "relu_bias_grad_packed_rest", "the packs after the last that are taken together are left out",
         "kernels/packed_groups.cuh",
         "for (; i < part.end; i += team.size) each",
         "for (; i + team.size < part.end; i += team.size) each",

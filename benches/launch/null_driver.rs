@@ -9,7 +9,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// A handle that is not null. Nobody looks behind it.
+/// A handle that is not null. Nothing dereferences it.
 const HANDLE: usize = 0x1000;
 
 /// Functions that succeed and write nothing.

@@ -1,5 +1,4 @@
-//! Steps that are captured once and launched as a whole, on a GPU or on the simulated one: they do what the same steps do one
-//! launch after the other, bit for bit.
+//! Captured steps, on a GPU or on the simulated one: their results are those of eager execution, bit for bit.
 //!
 //! Without a device it passes, unless `KILN_REQUIRE_DEVICE` is set (`cargo sim test -p kiln-tests --features cuda --test
 //! captured_cuda`).

@@ -1,4 +1,4 @@
-//! What cannot be captured is an error that names the operation and the line, and harms nothing.
+//! Operations that cannot be captured: each returns an error that names the operation and the line, and leaves everything usable.
 
 use std::cell::Cell;
 

@@ -1,4 +1,5 @@
-//! What goes on in the right place: accumulation, checkpoints, modes, options, memory; and how little a launch asks for.
+//! The state of captured steps: gradient accumulation, checkpoints, modes, options and memory are those of eager execution; and
+//! how few calls a launch takes.
 
 use std::cell::RefCell;
 
@@ -216,7 +217,7 @@ fn memory_is_kept_for_as_long_as_the_graph() -> kiln::Result<()> {
         // Whoever wants memory of their sizes gets other memory.
         let others = (0..4).map(|_| Tensor::full(1000, 7.0, device)).collect::<kiln::Result<Vec<_>>>()?;
         let large = Tensor::full(100_000, 9.0, Device::Cpu)?.to_device(device)?;
-        // Its leaf is no more, so it runs: but the launches of before are still under way in memory that is theirs.
+        // The leaf no longer exists, so the function runs, while earlier launches may still be executing in their own memory.
         assert_eq!(step.run(&mut (), &x)?.to_vec::<f32>()?, [1.0; 1000]);
         assert_eq!(want[0], 2000.0 + 300_000.0);
         for other in &others {

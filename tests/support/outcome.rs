@@ -1,4 +1,4 @@
-//! How a sample of PyTorch's tests compares with Kiln.
+//! The outcome of comparing Kiln with a sample of PyTorch's own tests.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Capture: the work of a thread is recorded once and then launched as a whole, as often as it is needed.
+//! Capture of a thread's work as a graph, which is then launched as a whole, as often as needed: `CaptureBackend`.
 
 use std::{
     any::Any,
@@ -24,15 +24,15 @@ pub fn is_capturing() -> bool {
     ACTIVE.get()
 }
 
-/// Begins or ends a capture on this thread, as far as [`is_capturing`] tells. Returns the first operation that could not be
-/// captured, with the reason: what was captured is not the whole work then.
+/// Sets what [`is_capturing`] returns on this thread. Returns the first operation since the last call that could not be
+/// captured, with the reason: if there is one, the captured work is incomplete.
 pub fn set_capturing(active: bool) -> Option<Error> {
     ACTIVE.set(active);
     let refused = REFUSED.take();
     refused.map(|(op, reason)| ErrorKind::Capture { op, reason }.into())
 }
 
-/// The error of an operation that cannot be captured. The capture fails, whatever becomes of the error.
+/// The error of an operation that cannot be captured. The capture fails even if the error is ignored.
 #[must_use]
 pub fn refuse_capture(op: &'static str, reason: impl Into<String>) -> Error {
     let reason = reason.into();
@@ -42,7 +42,7 @@ pub fn refuse_capture(op: &'static str, reason: impl Into<String>) -> Error {
     ErrorKind::Capture { op, reason }.into()
 }
 
-/// An error if this thread captures: `op` cannot be captured, for this reason.
+/// Refuses `op`, for this reason, if this thread captures.
 ///
 /// # Errors
 /// [`ErrorKind::Capture`].
@@ -53,43 +53,41 @@ pub fn unless_capturing(op: &'static str, reason: &str) -> Result<()> {
 
 /// Capture of work.
 pub trait CaptureBackend {
-    /// Whether work can be captured. Where it cannot, whoever wants to launch it again does it again.
+    /// Whether the device can capture work. If not, callers repeat the work instead of launching it.
     fn can_capture(&self) -> bool {
         false
     }
 
-    /// Begins to capture the work of the calling thread: it is not done, and nothing may wait for it. Random numbers are drawn
-    /// from `state` on.
+    /// Begins to capture the work of the calling thread: from now on it is recorded, not executed, and nothing may wait for it.
+    /// Random numbers are drawn from `state` on.
     ///
     /// # Errors
-    /// The device does not capture, or the driver fails.
+    /// If the device cannot capture, or the driver fails.
     fn begin_capture(&self, state: RandomState) -> Result<()> {
         let _ = state;
         Err(Error::unsupported("begin_capture", "this device", "work cannot be captured"))
     }
 
-    /// Ends the capture of the calling thread. Before the work, each launch copies its inputs into the first tensors, and
-    /// after it the second ones into its outputs; these are dense and outlive the capture.
-    ///
-    /// Whatever happens, the thread does not capture any more.
+    /// Ends the capture of the calling thread, also if it returns an error. Each launch will copy its inputs into the tensors
+    /// `inputs`, do the work, and copy the tensors `outputs` into its outputs. These tensors are dense and outlive the captured
+    /// work.
     ///
     /// # Errors
-    /// The thread does not capture, something was done that cannot be captured, or the driver fails.
+    /// If the thread is not capturing, something was done that cannot be captured, or the driver fails.
     fn end_capture(&self, inputs: &[View<'_>], outputs: &[View<'_>]) -> Result<Box<dyn CapturedWork>> {
         let _ = (inputs, outputs);
         Err(Error::unsupported("end_capture", "this device", "work cannot be captured"))
     }
 
-    /// Ends the capture of the calling thread, if there is one, and drops what was captured.
+    /// Ends the capture of the calling thread, if there is one, and discards the captured work.
     fn cancel_capture(&self) {}
 }
 
-/// Work that was captured. All memory that it uses is kept for as long as it lives.
+/// Captured work, which keeps all memory that it uses.
 pub trait CapturedWork: Any + Send {
-    /// Queues the whole work, on inputs and for outputs of the layouts that it was captured with, with random numbers drawn
-    /// from `state` on.
+    /// Queues all of the work, with inputs and outputs of the layouts of the capture, and random numbers from `state` on.
     ///
     /// # Errors
-    /// An input or output has another size or device than that of the capture, or the driver fails.
+    /// If an input or output has another size or device than in the capture, or the driver fails.
     fn launch(&mut self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>], state: RandomState) -> Result<()>;
 }

@@ -1,4 +1,4 @@
-//! Shapes.
+//! `Shape`: the extents of a tensor.
 
 use std::{fmt, ops::Deref};
 

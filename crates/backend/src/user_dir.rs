@@ -1,4 +1,4 @@
-//! The user's cache directory.
+//! Finds the user's cache directory, where compiled plans and downloads are kept.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! The user's data directory.
+//! Finds the user's data directory, where data sets are looked for and downloaded to.
 
 use std::path::PathBuf;
 

@@ -72,7 +72,7 @@ fn check(how: &str, cases: impl IntoIterator<Item = Case>) {
 
 #[test]
 fn idx_files() {
-    // 64 MiB of zeros behind three images: only what the header declares is unpacked.
+    // 64 MiB of zeros after three images: only what the header declares is unpacked.
     let bomb = gzip(&encode(&[3, 28, 28], &vec![0; 64 << 20]));
     assert!(bomb.len() < 100_000);
     // 300 MB of zeros, as declared, in 300 kB.

@@ -234,7 +234,7 @@ proptest! {
     fn flipped_bits_never_go_unseen_in_gzip(position in any::<prop::sample::Index>(), bit in 0u8..8) {
         let plain = encode(&[5, 3], &(0..15).collect::<Vec<u8>>());
         let mut bytes = gzip(&plain);
-        // In the header of gzip some bits (time, system) mean nothing, and flags may add fields; behind it
+        // In the header of gzip some bits (time, system) mean nothing, and flags may add fields; after it
         // every bit counts.
         let at = 10 + position.index(bytes.len() - 10);
         bytes[at] ^= 1 << bit;

@@ -1,4 +1,4 @@
-//! Predicates on tokens.
+//! Helpers for token streams: what a token is, and how lists of tokens are split and joined.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 

@@ -1,4 +1,4 @@
-//! How this process was launched: the environment variables with which `mpiexec`, `torchrun` and Slurm tell each
+//! Detects how this process was launched: the environment variables with which `mpiexec`, `torchrun` and Slurm tell each
 //! process its rank.
 
 use std::{env, fmt};

@@ -168,7 +168,7 @@ proptest! {
     fn changed_files_are_errors_or_tensors(
         which in 0usize..12,
         edits in prop::collection::vec(edit(), 1..4),
-        // So that what is behind the checksum of Kiln's files is reached, too.
+        // So that the checks after the checksum of Kiln's files are reached, too.
         without_checksum in any::<bool>(),
     ) {
         static CORPUS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(corpus);

@@ -1,4 +1,4 @@
-//! AlexNet.
+//! AlexNet, the image classifier with five convolutions.
 
 use kiln_derive::located;
 use kiln_nn::{AdaptiveAvgPool2d, Conv2d, Conv2dOptions, Dropout, Linear, MaxPool2d, Module, ReLU, Sequential};

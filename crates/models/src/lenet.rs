@@ -1,4 +1,4 @@
-//! LeNet.
+//! LeNet, the convolutional network for handwritten digits.
 
 use kiln_derive::located;
 use kiln_nn::{Conv2d, Linear, MaxPool2d, Module};

@@ -1,4 +1,4 @@
-//! The multi-layer perceptron.
+//! The multi-layer perceptron: linear layers with ReLU between them.
 
 use kiln_derive::located;
 use kiln_nn::{Flatten, Linear, Module, ReLU, Sequential};

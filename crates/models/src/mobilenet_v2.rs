@@ -1,4 +1,4 @@
-//! MobileNetV2.
+//! MobileNetV2, the image classifier with inverted residual blocks for small devices.
 
 use kiln_derive::located;
 use kiln_nn::{BatchNorm2d, Conv2dOptions, Dropout, Linear, Module, Sequential, init};

@@ -1,4 +1,4 @@
-//! VGG.
+//! VGG11 to VGG19, image classifiers of 3×3 convolutions, with and without batch normalization.
 
 use kiln_derive::located;
 use kiln_nn::{

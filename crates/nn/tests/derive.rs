@@ -267,7 +267,7 @@ fn frozen_parameters_and_zeroed_gradients() -> Result<()> {
     Ok(())
 }
 
-/// A `Linear` and a `ReLU` behind it run as one primitive, with the same values and gradients.
+/// A `Linear` and a `ReLU` after it run as one primitive, with the same values and gradients.
 #[test]
 fn sequential_fuses_linear_and_relu() -> Result<()> {
     let model = seq![Linear::new(3, 4)?, ReLU::new(), Linear::new(4, 2)?, Tanh::new()];

@@ -1,4 +1,4 @@
-//! Why a pickle was refused.
+//! The error of a pickle that was refused.
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;

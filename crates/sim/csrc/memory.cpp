@@ -322,7 +322,7 @@ void check_shared_guards() {
         total += slot.size;
         for (size_t i = 0; i < SLOT_GUARD; ++i) {
             if (shared_bytes[slot.begin + slot.size + i] == 0xff) continue;
-            fault(SIM_SHARED_BOUNDS, true, "something was written behind the end of shared `%s`", slot.name);
+            fault(SIM_SHARED_BOUNDS, true, "something was written past the end of shared `%s`", slot.name);
         }
     }
     if (total > shared_limit())

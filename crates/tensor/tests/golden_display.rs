@@ -9,7 +9,7 @@ use kiln_tensor::{
 };
 use serde_json::Value;
 
-/// A function whose node has a given name, for printing it. Kiln writes `Backward` behind the name, so the
+/// A function whose node has a given name, for printing it. Kiln writes `Backward` after the name, so the
 /// digits that PyTorch has there stand before it; the test swaps them.
 struct Named(String);
 

@@ -1,4 +1,4 @@
-//! How the kernel of a two-dimensional convolution moves: stride, padding, dilation and groups, and the extents that follow.
+//! `Conv2d`: stride, padding, dilation and groups of a two-dimensional convolution, and the extents of its output.
 
 /// A two-dimensional convolution (cross-correlation, as deep learning calls it): how the kernel moves. Pairs are height
 /// first. Padding is with zeros and the same on both sides; other kinds of padding are a separate operation beforehand.

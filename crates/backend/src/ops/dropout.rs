@@ -1,4 +1,4 @@
-//! Dropout by a seed.
+//! Dropout whose mask follows from a random state, so that no mask is stored for the backward pass.
 
 use crate::{
     contract::{Arguments, Checked, has_dtype, is_float, same_shape},

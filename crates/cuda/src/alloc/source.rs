@@ -1,4 +1,4 @@
-//! What the caching allocator takes its memory from: the driver, or a model of it in tests.
+//! `Source`: where the caching allocator gets its memory, which is the driver, or a model of it in tests.
 
 use kiln_backend::Result;
 

@@ -1,5 +1,5 @@
-//! What a thread's capture records about the work that it captures, beside the graph: the stream, the memory that is used, who
-//! writes the status record, and the positions of the random number generator.
+//! The state of a thread's capture: its stream, the memory that the captured work uses, the writers of the status record, and
+//! the positions of the random number generator.
 
 use std::cell::RefCell;
 

@@ -29,11 +29,11 @@ fn encode(key: &str, text: &[u8]) -> Result<Vec<u8>, String> {
     let (Ok(of_key), Ok(of_text)) = (length(key.as_bytes()), length(text)) else {
         return Err("a plan of more than 4 GiB".into());
     };
-    let behind = [&of_key[..], &of_text, key.as_bytes(), text].concat();
-    if (HEADER + behind.len()) as u64 > MAX_BYTES {
-        return Err(format!("a plan of {} bytes", behind.len()));
+    let body = [&of_key[..], &of_text, key.as_bytes(), text].concat();
+    if (HEADER + body.len()) as u64 > MAX_BYTES {
+        return Err(format!("a plan of {} bytes", body.len()));
     }
-    Ok([&MAGIC[..], &fnv1a(0, &behind).to_le_bytes(), &behind].concat())
+    Ok([&MAGIC[..], &fnv1a(0, &body).to_le_bytes(), &body].concat())
 }
 
 /// The text, if the file is complete and has this key.
@@ -128,7 +128,7 @@ mod tests {
             assert!(read(Path::new("/dev/zero"), "a key").is_err());
         }
         assert!(write(&folder.path().join("not there").join("a.plan"), "a key", b"text").is_err());
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left behind");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left over");
     }
 
     #[test]

@@ -5,15 +5,15 @@ use kiln_backend::{DType::*, *};
 
 use crate::support::*;
 
-/// Elements behind those that are used, which must stay as they are.
+/// Elements after those that are used, which must stay as they are.
 const MARGIN: usize = 5;
-/// Before, at and behind the ends of packs of any width; with more than one pack.
+/// Before, at and after the ends of packs of any width; with more than one pack.
 const LENGTHS: [usize; 10] = [1, 2, 3, 7, 8, 9, 16, 17, 33, 70];
 /// Offsets in elements of the operands in turn. For each width of elements some are packs' beginnings and some are not.
 const OFFSETS: [[usize; 4]; 7] =
     [[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [2, 4, 8, 16], [3, 3, 3, 3]];
 
-/// `n` elements, `offset` elements behind the beginning of a buffer.
+/// `n` elements, `offset` elements after the beginning of a buffer.
 fn at(on: &dyn Backend, dtype: DType, n: usize, offset: usize, salt: u64) -> Tensor {
     let whole = tensor(on, dtype, &[offset + n + MARGIN], MemoryLayout::Dense, salt);
     Tensor { layout: whole.layout.slice(0, offset, offset + n, 1), ..whole }
@@ -115,7 +115,7 @@ fn binary_grad() {
     }
 }
 
-/// Dense images behind an offset, with elements behind them.
+/// Dense images after an offset, with elements after them.
 fn images(on: &dyn Backend, dtype: DType, dims: [usize; 4], pixels: bool, offset: usize, salt: u64) -> Tensor {
     let [n, c, h, w] = dims;
     let whole = at(on, dtype, n * c * h * w, offset, salt);

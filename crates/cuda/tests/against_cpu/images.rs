@@ -10,7 +10,7 @@ pub enum Order {
     Planes,
     /// Channels last.
     Pixels,
-    /// Rows before channels before images before columns, behind an offset and with gaps.
+    /// Rows before channels before images before columns, after an offset and with gaps.
     Odd,
 }
 

@@ -1,4 +1,4 @@
-//! The gradient of a bias and the ReLU after it.
+//! `relu_bias_grad`: the gradients of a bias and of the ReLU after it.
 
 use kiln_backend::*;
 

@@ -32,7 +32,7 @@ fn child_fills_and_empties_the_cache() {
 
 #[test]
 fn page_locked_memory_is_the_hosts_again_when_a_copy_from_it_fails() {
-    // Before the copy is queued, and behind it; then with memory that an earlier copy arrived in.
+    // Before the copy is queued, and after it; then with memory that an earlier copy arrived in.
     for record in ["1", "2", "4"] {
         child("memory::child_copies_from_page_locked_memory", &[("KILN_SIM_FAIL_RECORD", record)]);
     }

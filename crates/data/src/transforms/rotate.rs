@@ -1,4 +1,4 @@
-//! `RandomRotation`.
+//! `RandomRotation`: rotates an image by a random angle.
 
 use kiln_derive::located;
 use kiln_tensor::{Error, Result};

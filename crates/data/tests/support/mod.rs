@@ -1,4 +1,4 @@
-//! Small IDX files.
+//! Makes small IDX files, MNIST's format, for tests.
 
 #![allow(dead_code)] // each test uses some of it
 

@@ -1,4 +1,4 @@
-//! What the communication thread and the threads that use a group share, and what they know about the group.
+//! State that the communication thread shares with the threads that use a group.
 
 use parking_lot::Mutex;
 

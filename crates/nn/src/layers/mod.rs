@@ -1,4 +1,4 @@
-//! The layers. Each prints as PyTorch's layer of the same name.
+//! The layers, one file per family. Each prints as PyTorch's layer of the same name.
 
 mod activation;
 mod attention;

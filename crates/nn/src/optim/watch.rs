@@ -1,5 +1,5 @@
-//! What a captured step relies on in an optimizer: hyperparameters that are arguments of launches, and the tensors of its
-//! state.
+//! Detects changes of an optimizer that make a captured step invalid: of hyperparameters that are arguments of launches, and of
+//! the tensors of its state.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},

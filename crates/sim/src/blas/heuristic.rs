@@ -1,4 +1,4 @@
-//! The heuristic's candidates. They differ in what a program has to respect: the alignment of addresses and the
+//! The algorithms that cuBLASLt's heuristic proposes. They differ in what a program has to respect: the alignment of addresses and the
 //! workspace.
 use super::attributes::Record;
 use super::problem::Problem;

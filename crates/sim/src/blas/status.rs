@@ -1,4 +1,4 @@
-//! cuBLASLt's statuses.
+//! The status codes of cuBLASLt.
 /// A `cublasStatus_t`.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

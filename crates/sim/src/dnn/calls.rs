@@ -1,4 +1,4 @@
-//! What the functions of cuDNN's graph API do: descriptors and their attributes, finalization, and the execution of
+//! The functions of cuDNN's graph API: descriptors and their attributes, finalization, and the execution of
 //! plans.
 use std::ffi::c_void;
 use std::sync::Arc;

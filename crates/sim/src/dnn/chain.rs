@@ -22,7 +22,7 @@ impl Step {
     }
 }
 
-/// The operations behind a convolution, followed from its result to that of the last.
+/// The operations after a convolution, followed from its result to that of the last.
 pub struct Chain<'a> {
     pub compute: i64,
     /// The result so far.
@@ -34,7 +34,7 @@ pub struct Chain<'a> {
 impl<'a> Chain<'a> {
     pub fn add(&mut self, operation: &'a Record) -> Result<(), Refusal> {
         if self.sums.is_some() {
-            return Err(unsupported("an operation behind sums"));
+            return Err(unsupported("an operation after sums"));
         }
         if operation.kind == Kind::ReductionOperation {
             return self.add_sums(operation);

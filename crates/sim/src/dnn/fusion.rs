@@ -1,4 +1,4 @@
-//! Which operations there are engines for when they are fused to a convolution.
+//! Checks which fusions of a convolution the simulator has engines for.
 use super::chain::Step;
 use super::direction::Direction;
 use super::image::Image;

@@ -32,7 +32,7 @@ impl Problem {
     /// The problem of a graph, by the patterns that the library has engines for.
     pub fn new(graph: &Record, arch: u32) -> Result<Problem, Refusal> {
         let operations = graph.parts(801);
-        let [convolution, behind @ ..] = operations else { return Err(unsupported("a graph of nothing")) };
+        let [convolution, after @ ..] = operations else { return Err(unsupported("a graph of nothing")) };
         let Some((direction, [x, w, y, rule, alpha, beta])) = convolution_attributes(convolution.kind) else {
             return Err(unsupported("a graph that does not begin with a convolution"));
         };
@@ -41,8 +41,8 @@ impl Problem {
         let number = ends[1].number(901, 0);
         let compute = i64::from(number == 1);
         let beta = convolution.float(beta, 0.0);
-        if !behind.is_empty() && beta != 0.0 {
-            return Err(unsupported("operations behind a convolution that is added to what is there"));
+        if !after.is_empty() && beta != 0.0 {
+            return Err(unsupported("operations after a convolution that is added to what is there"));
         }
         let result = match direction {
             Direction::Forward => 2,
@@ -50,7 +50,7 @@ impl Problem {
             Direction::Filter => 1,
         };
         let mut chain = Chain { compute, value: ends[result], steps: Vec::new(), sums: None };
-        behind.iter().try_for_each(|operation| chain.add(operation))?;
+        after.iter().try_for_each(|operation| chain.add(operation))?;
         ends[result] = chain.value;
         let [x, w, y] = ends;
         let Chain { steps, sums, .. } = chain;

@@ -1,4 +1,4 @@
-//! cuDNN's statuses, and why a call is refused.
+//! The status codes of cuDNN, and the reasons for refusing a call.
 /// A `cudnnStatus_t`.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -21,7 +21,7 @@ fn a_leading_dimension_below_the_rows() {
 
 #[test]
 fn a_leading_dimension_of_another_matrix() {
-    // Large enough to be taken, so that the columns are looked for behind the matrix.
+    // Large enough to be taken, so that the columns are looked for after the matrix.
     let call = Call::small();
     call.layout(0, 4, 400i64);
     done(call.run());

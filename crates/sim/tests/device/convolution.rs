@@ -34,9 +34,9 @@ pub struct Call {
     pub engine: i64,
     pub alpha: f32,
     pub beta: f32,
-    /// The operations behind it by their modes: 0 adds the bias (the first of two another tensor), 200 is ReLU's gradient,
+    /// The operations after it, by their modes: 0 adds the bias (the first of two another tensor), 200 is ReLU's gradient,
     /// [`SUMS`] the sums of each channel.
-    pub behind: &'static [i32],
+    pub fused: &'static [i32],
     /// Of the addresses.
     pub alignment: i64,
 }
@@ -69,7 +69,7 @@ pub const SMALL: Call = Call {
     engine: 1,
     alpha: 1.0,
     beta: 0.0,
-    behind: &[],
+    fused: &[],
     alignment: 4,
 };
 
@@ -169,7 +169,7 @@ impl Call {
     }
 
     /// An operation of tensors by the attributes that they are, with its rule's attributes.
-    fn behind(kinds: [u32; 2], rule: [(u32, u32, i32); 2], tensors: &[(u32, usize)]) -> usize {
+    fn fused(kinds: [u32; 2], rule: [(u32, u32, i32); 2], tensors: &[(u32, usize)]) -> usize {
         let of = create(kinds[0]);
         rule.iter().for_each(|(attribute, kind, value)| done(set(of, *attribute, *kind, &[*value])));
         let (desc, to) = (create(kinds[1]), if kinds[0] == 0 { 750 } else { 1612 });
@@ -184,25 +184,25 @@ impl Call {
         let mut ends = [of(1, self.x), of(2, self.w), of(3, self.y)];
         let result = [2, 0, 1][self.direction as usize];
         let (target, channels, like) = (ends[result], of(4, [1, self.target()[1], 1, 1]), of(5, self.target()));
-        let steps = self.behind.iter().filter(|&&mode| mode != SUMS).count();
+        let steps = self.fused.iter().filter(|&&mode| mode != SUMS).count();
         let value = |i: usize| if i == steps { target } else { self.between(10 + i as i64) };
         ends[result] = value(0);
         let mut operations = vec![done_with(self.operation(ends))];
         let mut from = ends[result];
-        for (i, &mode) in self.behind.iter().enumerate() {
+        for (i, &mode) in self.fused.iter().enumerate() {
             if mode == SUMS {
                 let rule = [(1600, REDUCTION_OPERATOR_TYPE, 0), (1601, DATA_TYPE, 0)];
-                operations.push(Call::behind([21, 22], rule, &[(1610, from), (1611, channels)]));
+                operations.push(Call::fused([21, 22], rule, &[(1610, from), (1611, channels)]));
                 continue;
             }
             let to = value(i + 1);
-            let other = if mode == 0 && self.behind.get(i + 1) == Some(&0) { like } else { channels };
+            let other = if mode == 0 && self.fused.get(i + 1) == Some(&0) { like } else { channels };
             let tensors = match mode {
                 0 => vec![(751, from), (752, other), (753, to)],
                 200 => vec![(751, like), (757, from), (756, to)],
                 _ => vec![(751, from), (753, to)],
             };
-            operations.push(Call::behind([0, 13], [(0, POINTWISE_MODE, mode), (1, DATA_TYPE, 0)], &tensors));
+            operations.push(Call::fused([0, 13], [(0, POINTWISE_MODE, mode), (1, DATA_TYPE, 0)], &tensors));
             from = to;
         }
         let graph = create(15);
@@ -301,9 +301,9 @@ impl Made {
 
     pub fn run_by(&self, handle: usize) -> DnnStatus {
         let pack = create(16);
-        let behind = self.call.behind;
-        let adds = behind.iter().filter(|&&mode| mode == 0).count();
-        let (channels, like) = (adds > 0 || behind.contains(&SUMS), adds > 1 || behind.contains(&200));
+        let fused = self.call.fused;
+        let adds = fused.iter().filter(|&&mode| mode == 0).count();
+        let (channels, like) = (adds > 0 || fused.contains(&SUMS), adds > 1 || fused.contains(&200));
         let bound: Vec<usize> = (0..5).filter(|&i| i < 3 || i == 3 && channels || i == 4 && like).collect();
         done(set(pack, 1000, INT64, &bound.iter().map(|&i| self.uids[i]).collect::<Vec<_>>()));
         done(set(pack, 1001, POINTER, &bound.iter().map(|&i| self.at[i]).collect::<Vec<_>>()));

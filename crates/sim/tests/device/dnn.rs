@@ -35,7 +35,7 @@ fn every_direction_in_every_order() {
 fn fused_with_bias_and_relu() {
     let bias = [1.0f32, -20.0, 3.0, 30.0, 0.0, f32::NAN];
     for last in [false, true] {
-        let mut made = Call { behind: &[0, 100], last, ..SMALL }.made();
+        let mut made = Call { fused: &[0, 100], last, ..SMALL }.made();
         made.at[3] = made.program.upload(&bias);
         done(made.run());
         for (i, (got, sum)) in made.output().iter().zip(Call { last, ..SMALL }.want()).enumerate() {
@@ -46,8 +46,8 @@ fn fused_with_bias_and_relu() {
         made.program.silent();
     }
     // Behind the bias tanh, or the identity.
-    for behind in [&[0, 101], &[0, 21]] {
-        let (made, status) = Call { behind, ..SMALL }.begin(Profile::default());
+    for fused in [&[0, 101], &[0, 21]] {
+        let (made, status) = Call { fused, ..SMALL }.begin(Profile::default());
         assert_eq!(status, DnnStatus::NOT_SUPPORTED);
         assert!(MODES.iter().all(|&mode| made.proposed(mode).is_empty()));
         made.because("sums, ReLU and its gradient");
@@ -57,7 +57,7 @@ fn fused_with_bias_and_relu() {
 #[test]
 fn fused_with_another_tensor() {
     for last in [false, true] {
-        let made = Call { behind: &[0, 0, 100], last, ..SMALL }.made();
+        let made = Call { fused: &[0, 0, 100], last, ..SMALL }.made();
         done(made.run());
         let (bias, other) = (numbers(4, 6), numbers(5, count(SMALL.y)));
         for (i, (got, sum)) in made.output().iter().zip(Call { last, ..SMALL }.want()).enumerate() {
@@ -68,14 +68,14 @@ fn fused_with_another_tensor() {
     }
 }
 
-/// ReLU's gradient, and the sums of what it lets through, behind the gradient of the input.
+/// ReLU's gradient and the sums of its result, fused to the gradient of the input.
 #[test]
 fn fused_with_the_gradient_of_relu() {
     const ONE_GROUP: Call =
         Call { direction: Data, w: [6, 4, 3, 2], moves: [[1, 2], [2, 3], [1, 1]], engine: 11, last: true, ..SMALL };
     let call = Call { y: [2, 6, 3, 3], ..ONE_GROUP };
-    for behind in [&[200][..], &[200, SUMS]] {
-        let made = Call { behind, ..call.clone() }.made();
+    for fused in [&[200][..], &[200, SUMS]] {
+        let made = Call { fused, ..call.clone() }.made();
         // The engine's tensor cores round, but not numbers as small as these.
         let mut want = call.want();
         let (seen, mut sums) = (numbers(5, want.len()), numbers(4, 4));
@@ -86,18 +86,18 @@ fn fused_with_the_gradient_of_relu() {
         assert!(made.proposed(3).iter().all(|(_, notes, behavior)| *notes == [0] && *behavior == [0]));
         done(made.run());
         close(&made.output(), &want, &call);
-        if behind.len() > 1 {
+        if fused.len() > 1 {
             close(&made.program.download(made.at[3], 4), &sums, &call);
         }
         made.program.silent();
     }
     // Not in NCHW, not of a mirrored filter; sums not of groups.
-    for (call, behind) in [
+    for (call, fused) in [
         (Call { last: false, ..call.clone() }, &[200][..]),
         (Call { mode: 0, ..call.clone() }, &[200]),
         (Call { last: true, direction: Data, engine: 11, ..SMALL }, &[200, SUMS]),
     ] {
-        let (made, status) = Call { behind, ..call }.begin(Profile::default());
+        let (made, status) = Call { fused, ..call }.begin(Profile::default());
         assert_eq!(status, DnnStatus::NOT_SUPPORTED);
         assert!(MODES.iter().all(|&mode| made.proposed(mode).is_empty()));
     }
@@ -107,7 +107,7 @@ fn fused_with_the_gradient_of_relu() {
 #[test]
 fn sums_over_an_operand() {
     let call = Call { direction: Data, w: [6, 4, 3, 2], moves: [[1, 2], [2, 3], [1, 1]], last: true, ..SMALL };
-    let mut made = Call { behind: &[200, SUMS], engine: 11, ..call }.made();
+    let mut made = Call { fused: &[200, SUMS], engine: 11, ..call }.made();
     made.at[3] = made.at[4];
     done(made.run());
     // SAFETY: it waits.
@@ -156,7 +156,7 @@ fn faults_on_request() {
         assert!(made.proposed(2).iter().any(|(index, ..)| *index == engine));
         assert_eq!(made.run().0, status, "{direction:?} {engine}");
     }
-    let made = Call { engine: 0, behind: &[0, 100], ..SMALL }.make(profile);
+    let made = Call { engine: 0, fused: &[0, 100], ..SMALL }.make(profile);
     assert_eq!(made.run(), DnnStatus::NOT_SUPPORTED);
     drop(made);
     // Of any status, with the library's words about it.

@@ -29,7 +29,7 @@ impl Random {
 }
 
 /// Whether a graph has something that the simulator has no engine for, though the real library may: tensors with gaps or of
-/// mixed orders, tensors without a number, other operations behind a convolution than Kiln fuses to it.
+/// mixed orders, tensors without a number, other operations after a convolution than Kiln fuses to it.
 #[derive(Debug, Default)]
 struct Beyond(bool);
 
@@ -40,8 +40,8 @@ fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond) -> 
     // One mistake in about four chances for it, where there are any.
     let slips = |random: &mut Random, chances: u64| mistakes && random.once_in(chances);
     let direction = random.below(3) as usize;
-    // What is behind the convolution: `b` a bias, `z` another tensor that is added, `r` ReLU, `g` ReLU's gradient, `s` sums.
-    let behind = match direction {
+    // What is after the convolution: `b` a bias, `z` another tensor that is added, `r` ReLU, `g` ReLU's gradient, `s` sums.
+    let after = match direction {
         0 if random.once_in(3) => random.of(&["br", "zbr"]),
         1 if random.once_in(2) => random.of(&["g", "gs"]),
         _ => "",
@@ -130,14 +130,14 @@ fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond) -> 
     let result = [2, 0, 1][direction];
     let mut tensors = [0; 3];
     for i in 0..3 {
-        if i == result && !behind.is_empty() {
+        if i == result && !after.is_empty() {
             continue;
         }
         tensors[i] = dense(asked, random, i as i64 + 1, &dims[i], &strides[i], data_of[i], false);
     }
     // What each operation takes from the one before.
     let between: Vec<usize> = (10..)
-        .zip(behind.chars().filter(|step| *step != 's'))
+        .zip(after.chars().filter(|step| *step != 's'))
         .map(|(uid, _)| dense(asked, random, uid, &dims[result], &strides[result], compute, true))
         .collect();
     let rule = asked.create(1);
@@ -181,13 +181,13 @@ fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond) -> 
     }
     asked.finalize("an operation", operation);
     let mut operations = vec![operation];
-    if !behind.is_empty() {
+    if !after.is_empty() {
         let mut channel_dims = [1, dims[result][1], 1, 1];
         if slips(random, 6) {
             channel_dims[random.below(4) as usize] = random.of(&[1, 2, 3, k]);
         }
         let [_, c, h, w] = channel_dims;
-        let data_of_channels = if behind.contains('s') { compute } else { data };
+        let data_of_channels = if after.contains('s') { compute } else { data };
         let mut of = |asked: &mut Asked, random: &mut Random, uid, dims: &[i64], strides: &[i64], data| {
             dense(asked, random, uid, dims, strides, data, false)
         };
@@ -200,7 +200,7 @@ fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond) -> 
             return None;
         }
         let flow: Vec<usize> = between.iter().copied().chain([end]).collect();
-        for (i, step) in behind.chars().enumerate() {
+        for (i, step) in after.chars().enumerate() {
             let (from, to) = (flow[i], flow.get(i + 1).copied().unwrap_or(end));
             if step == 's' {
                 let rule = asked.create(21);

@@ -1,4 +1,4 @@
-//! What is stored for a hook, or for `retain_grad`, with a tensor or node.
+//! Hooks and `retain_grad`, as they are stored with a tensor or node.
 
 use std::sync::{Arc, Weak};
 

@@ -1,5 +1,5 @@
-//! What a captured step does on the host, which each launch repeats: it changes versions of memory, replaces gradients, and
-//! does what layers and optimizers have registered.
+//! Records the effects of a captured step on the host, which each launch repeats: versions of memory, gradients, and actions that
+//! layers and optimizers have registered.
 
 use std::{
     cell::RefCell,

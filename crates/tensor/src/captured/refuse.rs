@@ -1,5 +1,5 @@
-//! What cannot be part of a captured step: reading values, uploading values of the host, and work on another device. Such
-//! calls return an error, and the capture fails.
+//! Refuses calls that cannot be part of a captured step: reading values, uploading values of the host, and work on another
+//! device. They return an error, and the capture fails.
 
 use std::cell::Cell;
 

@@ -28,7 +28,7 @@ pub fn set_random_state((seed, offset): (u64, u64)) {
     *GENERATOR.lock() = RandomState { seed, offset };
 }
 
-/// Moves the generator on, behind work that has drawn so many blocks without taking them.
+/// Advances the generator by the blocks that launched work has drawn.
 pub(crate) fn advance_random_state(blocks: u64) {
     let mut state = GENERATOR.lock();
     state.offset = state.offset.wrapping_add(blocks);

@@ -1,4 +1,4 @@
-//! One-hot encoding.
+//! `one_hot`: class numbers as vectors with a single 1.
 
 use kiln_backend::{DType, Error, ErrorKind, Result};
 use kiln_derive::located;

@@ -93,15 +93,14 @@ impl Tensor {
     fn padded(&self, amounts: &[[i64; 2]], value: f64) -> Result<Tensor> {
         let mut dims: SmallVec<[usize; MAX_RANK]> = self.dims().into();
         let mut kept = self.clone();
-        for (dim, &[before, behind]) in amounts.iter().enumerate() {
+        for (dim, &[before, after]) in amounts.iter().enumerate() {
             let extent = dims[dim] as i64;
-            let size = extent.checked_add(before).and_then(|size| size.checked_add(behind)).filter(|&size| size >= 0);
+            let size = extent.checked_add(before).and_then(|size| size.checked_add(after)).filter(|&size| size >= 0);
             // The range of elements that is kept.
             let taken = |amount: i64| amount.saturating_neg().clamp(0, extent);
-            let (start, end) = (taken(before), extent - taken(behind));
+            let (start, end) = (taken(before), extent - taken(after));
             let Some(size) = size.filter(|_| start <= end) else {
-                let message =
-                    format!("at least as many elements along dimension {dim} as {before} and {behind} take away");
+                let message = format!("at least as many elements along dimension {dim} as {before} and {after} remove");
                 return Err(Error::shape("pad", message, self.shape()));
             };
             dims[dim] = size as usize;
@@ -130,19 +129,19 @@ fn onnx_order(amounts: &[[i64; 2]]) -> Vec<i64> {
 
 /// The source index of each element of a padded dimension; `None` if there are too few. If one side removes elements,
 /// circular padding continues with those that are left.
-fn sources(extent: usize, [before, behind]: [i64; 2], mode: PadMode) -> Option<Vec<i64>> {
+fn sources(extent: usize, [before, after]: [i64; 2], mode: PadMode) -> Option<Vec<i64>> {
     let n = i64::try_from(extent).ok()?;
     let most = match mode {
         PadMode::Constant(_) => return None,
         PadMode::Reflect => n - 1,
         // PyTorch wraps around at most once.
-        PadMode::Circular => n.checked_add(before.min(0))?.checked_add(behind.min(0))?,
+        PadMode::Circular => n.checked_add(before.min(0))?.checked_add(after.min(0))?,
         PadMode::Replicate => i64::MAX,
     };
-    let size = n.checked_add(before)?.checked_add(behind)?;
+    let size = n.checked_add(before)?.checked_add(after)?;
     // Without an upper bound, a wrong number would fill memory with indices.
     let circular_in_nothing = mode == PadMode::Circular && most < 1;
-    if before > most || behind > most || size < 0 || n == 0 || circular_in_nothing || size > i64::from(u32::MAX) {
+    if before > most || after > most || size < 0 || n == 0 || circular_in_nothing || size > i64::from(u32::MAX) {
         return None;
     }
     let at = |i: i64| match mode {
@@ -151,7 +150,7 @@ fn sources(extent: usize, [before, behind]: [i64; 2], mode: PadMode) -> Option<V
         PadMode::Circular => i.saturating_add(before.min(0)).rem_euclid(most) - before.min(0),
         _ => i.clamp(0, n - 1),
     };
-    Some((-before..n + behind).map(at).collect())
+    Some((-before..n + after).map(at).collect())
 }
 
 #[cfg(all(test, feature = "cpu"))]

@@ -7,7 +7,8 @@ use kiln_tensor::{
 
 use crate::{RETAIN, common::compare::assert_close};
 
-/// Nobody can tell: gradients are those of the operations apart, whoever else uses or watches what is between.
+/// Fusing cannot be observed: gradients are those of the separate operations, also if something else uses the tensor between
+/// them or has hooks on it.
 #[test]
 fn gradients_through_stacked_convolutions() -> Result<()> {
     use kiln_tensor::Conv2d;

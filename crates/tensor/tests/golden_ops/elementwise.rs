@@ -42,7 +42,7 @@ fn rounding_mode(a: &Args) -> Option<RoundingMode> {
     a.text("rounding_mode").map(|mode| if mode == "floor" { RoundingMode::Floor } else { RoundingMode::Trunc })
 }
 
-/// The dtype among the arguments of `to`, which may stand behind a device.
+/// The dtype among the arguments of `to`, which may stand after a device.
 fn to(x: &[Tensor], a: &Args) -> Result<Tensor, Miss> {
     let dtype = match a.get("dtype") {
         Some(Value::Array(values)) => values.iter().find_map(|value| value.as_str().and_then(values::dtype)),

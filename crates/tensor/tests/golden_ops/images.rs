@@ -34,7 +34,7 @@ fn conv2d(x: &[Tensor], a: &Args) -> Result<Tensor, Miss> {
     if a.text("padding") == Some("same") {
         let (kernel, dilation) = ([x[1].dims()[2], x[1].dims()[3]], pair(a, "dilation", 1));
         let total = [0, 1].map(|axis| dilation[axis] * (kernel[axis] - 1));
-        // By half on either side; what is odd goes behind.
+        // By half on either side; an odd element goes after.
         let sides = [total[1] / 2, total[1] - total[1] / 2, total[0] / 2, total[0] - total[0] / 2];
         let padded = x[0].pad(&sides.map(|side| side as i64), PadMode::Constant(0.0))?;
         let rule = Conv2d { dilation, groups: a.size("groups").unwrap_or(1), ..Conv2d::default() };

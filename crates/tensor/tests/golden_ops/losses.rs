@@ -1,4 +1,4 @@
-//! Golden calls: losses.
+//! How the losses are called with the arguments of golden cases.
 
 use kiln_tensor::{ClassLoss, ClassLossInput, PointwiseLossKind, Reduction, Result, Tensor};
 

@@ -19,7 +19,7 @@ pub struct Row {
 pub type Call = fn(&[Tensor], &Args) -> Result<Vec<Tensor>, Miss>;
 
 impl Row {
-    /// PyTorch's name: rows of names that Rust reserves have an underscore behind them.
+    /// PyTorch's name: rows of names that Rust reserves have an underscore after them.
     pub fn name(&self) -> &'static str {
         match self.op {
             "where_" => "where",

@@ -1,4 +1,4 @@
-//! AVX2 registers, with FMA.
+//! Vector operations on AVX2 registers, with FMA.
 
 use core::arch::x86_64::*;
 

@@ -1,4 +1,4 @@
-//! AVX-512 registers.
+//! Vector operations on AVX-512 registers.
 
 use core::arch::x86_64::*;
 

@@ -27,7 +27,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn store(self, p: *mut Self::T);
     /// Loads the first `n <= L` lanes, the others are zero and their memory is not touched.
     unsafe fn load_n(p: *const Self::T, n: usize) -> Self;
-    /// Stores the first `n <= L` lanes, memory behind them is not touched.
+    /// Stores the first `n <= L` lanes; memory after them is not touched.
     unsafe fn store_n(self, p: *mut Self::T, n: usize);
     /// `self * b + c`.
     unsafe fn fma(self, b: Self, c: Self) -> Self;

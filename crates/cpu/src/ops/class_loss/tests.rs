@@ -1,3 +1,5 @@
+//! Tests of `class_loss`, against direct evaluation of the definitions.
+
 use kiln_backend::{Arguments, ClassLoss, ClassLossInput, DType, ErrorKind, Layout, Reduction};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of `conv2d` and its gradients, against direct evaluation of the definitions.
+
 use kiln_backend::{DType, Layout, View, ViewMut};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of `index_select`, `index_add`, `gather` and `scatter`, against direct evaluation of the definitions.
+
 use kiln_backend::{Arguments, DType, ErrorKind, Layout, Scalar};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of the normalizations, against direct evaluation of the definitions.
+
 use kiln_backend::{
     Affine, Arguments, BatchNormArgs, BatchNormBackend, BatchNormEvalArgs, BatchNormGradArgs, DType, LayerNormArgs,
     LayerNormBackend, LayerNormGradArgs, NormGrads, Result, RunningStats,

@@ -1,3 +1,5 @@
+//! Tests of the optimizer steps, against the values of `torch.optim`.
+
 use kiln_backend::{Arguments, DType};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of pooling, against direct evaluation of the definitions.
+
 use kiln_backend::{Arguments, DType, View, ViewMut};
 
 use super::*;

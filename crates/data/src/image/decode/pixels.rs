@@ -1,4 +1,4 @@
-//! What decoders do with pixels: unpack bits, drop alpha, convert inks, and make the image.
+//! Operations on pixels that decoders share: unpacking bits, dropping alpha, converting inks.
 
 use crate::image::{Image, limits::Failure};
 

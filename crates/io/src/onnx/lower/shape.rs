@@ -212,9 +212,9 @@ fn diag(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
 fn wrap(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let mut x = o.name(0)?.to_owned();
     let pads = o.ints("pads")?;
-    let (before, behind) = pads.split_at(pads.len() / 2);
-    for (dim, (&before, &behind)) in before.iter().zip(behind).enumerate() {
-        if before == 0 && behind == 0 {
+    let (before, after) = pads.split_at(pads.len() / 2);
+    for (dim, (&before, &after)) in before.iter().zip(after).enumerate() {
+        if before == 0 && after == 0 {
             continue;
         }
         let axis = dim as i64;
@@ -224,10 +224,10 @@ fn wrap(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
         if before > 0 {
             parts.push(graph.slice(&whole, axis, -before, i64::MAX, 1)?);
         }
-        let (start, end) = ((-before).max(0), if behind < 0 { behind } else { i64::MAX });
+        let (start, end) = ((-before).max(0), if after < 0 { after } else { i64::MAX });
         parts.push(graph.slice(&whole, axis, start, end, 1)?);
-        if behind > 0 {
-            parts.push(graph.slice(&whole, axis, 0, behind, 1)?);
+        if after > 0 {
+            parts.push(graph.slice(&whole, axis, 0, after, 1)?);
         }
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         x = graph.node("Concat", &parts, vec![int("axis", axis)]);

@@ -1,4 +1,4 @@
-//! The 1cycle policy.
+//! The 1cycle policy: the learning rate rises to a maximum and then falls, once per training.
 
 use std::f64::consts::PI;
 

@@ -119,7 +119,7 @@ fn slice(start: Option<i64>, end: Option<i64>) -> At {
 }
 
 /// The end of a range whose last index is `last`; `None` after -1, which has no successor that counts from the end.
-fn behind(last: i64) -> Option<i64> {
+fn after(last: i64) -> Option<i64> {
     if last == -1 { None } else { Some(last.saturating_add(1)) }
 }
 
@@ -138,10 +138,10 @@ macro_rules! integer {
             fn at(&self) -> At { slice(None, Some(number(self.end))) }
         }
         impl IndexItem for RangeInclusive<$ty> {
-            fn at(&self) -> At { slice(Some(number(*self.start())), behind(number(*self.end()))) }
+            fn at(&self) -> At { slice(Some(number(*self.start())), after(number(*self.end()))) }
         }
         impl IndexItem for RangeToInclusive<$ty> {
-            fn at(&self) -> At { slice(None, behind(number(self.end))) }
+            fn at(&self) -> At { slice(None, after(number(self.end))) }
         }
     )*};
 }
