@@ -211,7 +211,26 @@ __rpow__: base
 __rsub__: other
 __rxor__: other
 linalg.vector_norm: ord dim keepdim
+nn.functional.adaptive_avg_pool1d: output_size
 nn.functional.adaptive_avg_pool2d: output_size
+nn.functional.adaptive_avg_pool3d: output_size
+nn.functional.adaptive_max_pool1d: output_size return_indices
+nn.functional.adaptive_max_pool3d: output_size return_indices
+nn.functional.avg_pool1d: kernel_size stride padding ceil_mode count_include_pad
+nn.functional.avg_pool3d: kernel_size stride padding ceil_mode count_include_pad divisor_override
+nn.functional.bilinear: input2 weight bias
+nn.functional.conv1d: weight bias
+nn.functional.conv3d: weight bias
+nn.functional.conv_transpose1d: weight bias
+nn.functional.conv_transpose3d: weight bias
+nn.functional.cosine_similarity: other dim eps
+nn.functional.instance_norm: running_mean running_var weight bias use_input_stats momentum eps
+nn.functional.local_response_norm: size alpha beta k
+nn.functional.max_pool1d: kernel_size stride padding dilation ceil_mode return_indices
+nn.functional.max_pool3d: kernel_size stride padding dilation ceil_mode return_indices
+nn.functional.normalize: p dim eps
+nn.functional.pairwise_distance: other p eps keepdim
+nn.functional.rms_norm: normalized_shape weight eps
 nn.functional.adaptive_max_pool2d: output_size return_indices
 nn.functional.avg_pool2d: kernel_size stride padding ceil_mode count_include_pad divisor_override
 nn.functional.batch_norm: running_mean running_var weight bias training momentum eps

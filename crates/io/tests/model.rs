@@ -171,7 +171,7 @@ fn layers_for_images_and_models_come_back() -> Result<()> {
     let folder = tempdir().unwrap();
     let path = folder.path().join("model.kiln");
     let options = Conv2dOptions::default;
-    let odd = options().padding(Padding::Sides([0, 1, 2, 3])).padding_mode(PaddingMode::Replicate).bias(false);
+    let odd = options().padding([0, 1, 2, 3]).padding_mode(PaddingMode::Replicate).bias(false);
     let up = options().stride(2).padding((1, 0)).output_padding(1).groups(2).dilation((1, 2));
     let model = seq![
         Conv2d::with_options(3, 4, (3, 2), odd)?,

@@ -2,6 +2,7 @@
 //! composed of tensor operations.
 
 mod composed;
+mod ctc;
 mod elementwise;
 mod margin;
 
@@ -10,6 +11,7 @@ use kiln_tensor::{ClassLoss, ClassLossInput, PointwiseLossKind, Reduction, Resul
 
 use crate::{module::Module, parameter::Buffer};
 
+pub use ctc::CTCLoss;
 pub use elementwise::{
     BCELoss, GaussianNLLLoss, HingeEmbeddingLoss, HuberLoss, KLDivLoss, PoissonNLLLoss, SmoothL1Loss, SoftMarginLoss,
 };

@@ -180,7 +180,12 @@ macro_rules! structured_operations {
                 avg_pool2d "AvgPool2DBackward0" adaptive_avg_pool2d "AdaptiveAvgPool2DBackward0"
                 adaptive_max_pool2d "AdaptiveMaxPool2DBackward0" adaptive_max_pool2d_with_indices "AdaptiveMaxPool2DBackward0"
                 batch_norm "NativeBatchNormBackward0" layer_norm "NativeLayerNormBackward0" group_norm +
-                embedding "EmbeddingBackward0"
+                conv1d + conv3d + conv_transpose1d + conv_transpose3d +
+                max_pool1d + max_pool1d_with_indices + max_pool3d + max_pool3d_with_indices + avg_pool1d + avg_pool3d +
+                adaptive_avg_pool1d + adaptive_avg_pool3d + adaptive_max_pool1d + adaptive_max_pool1d_with_indices +
+                adaptive_max_pool3d + adaptive_max_pool3d_with_indices + lp_pool1d + lp_pool2d + lp_pool3d +
+                instance_norm + rms_norm + local_response_norm + normalize + bilinear + cosine_similarity +
+                pairwise_distance + embedding "EmbeddingBackward0"
                 class_loss "NllLossBackward0" pointwise_loss "MseLossBackward0"
                 bernoulli "BernoulliBackward0" multinomial -
             }

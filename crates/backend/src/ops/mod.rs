@@ -39,7 +39,7 @@ pub use conv2d::{
     conv2d_relu_grad_input_in_parts,
 };
 pub use conv2d_calls::{Conv2dCall, Conv2dDirection, Conv2dFusion, with_conv2d_calls};
-pub use conv2d_rule::Conv2d;
+pub use conv2d_rule::{Conv1d, Conv2d, Conv3d, Convolution};
 pub use copy::{CopyArgs, CopyBackend};
 pub use dropout::{DropoutArgs, DropoutBackend};
 pub use fill::{Arange, FillBackend};

@@ -69,7 +69,7 @@ fn layers() -> Result<Vec<(&'static str, Box<dyn Module>)>> {
         ("conv_strided", Box::new(Conv2d::with_options(4, 6, (3, 2), options().stride((2, 1)).padding((1, 0)))?)),
         ("conv_grouped", Box::new(Conv2d::with_options(4, 6, 3, options().groups(2).dilation(2).bias(false))?)),
         ("conv_same", Box::new(Conv2d::with_options(4, 6, 4, options().padding(Padding::Same))?)),
-        ("conv_sides", Box::new(Conv2d::with_options(4, 6, 3, options().padding(Padding::Sides([0, 1, 2, 3])))?)),
+        ("conv_sides", Box::new(Conv2d::with_options(4, 6, 3, options().padding([0, 1, 2, 3]))?)),
         ("conv_reflect", {
             let options = options().padding(1).padding_mode(PaddingMode::Reflect);
             Box::new(Conv2d::with_options(4, 6, 3, options)?)

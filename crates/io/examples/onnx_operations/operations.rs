@@ -1,7 +1,8 @@
 //! The exported networks: one function for each operation.
 
 use kiln_tensor::{
-    ClassLoss, ClassLossInput, DType, Device, PadMode, PointwiseLossKind, Pooling, Reduction, Result, Tensor,
+    ClassLoss, ClassLossInput, Conv1d, Conv3d, DType, Device, PadMode, PointwiseLossKind, PoolDivisor, Pooling,
+    Reduction, Result, Tensor,
 };
 
 pub type Entry = (&'static str, fn(&Tensor, &Tensor) -> Result<Tensor>);
@@ -145,7 +146,36 @@ pub fn operations() -> Vec<Entry> {
         cross_entropy |x, _w| x.class_loss(&whole(&x.select(1, 0)?, 2)?, None, &rule(ClassLossInput::Logits, Reduction::Mean));
         nll_loss |x, w| x.log_softmax(1)?.class_loss(&whole(&x.select(1, 0)?, 2)?, Some(&w.select(1, 0)?), &rule(ClassLossInput::LogProbs, Reduction::Mean));
     };
-    unary.into_iter().chain(others).chain(more).collect()
+    let spatial = entries! {
+        conv1d |x, w| x.conv1d(&w.reshape([2, 3, 2])?, None, &Conv1d { padding: [1], ..Conv1d::default() });
+        conv_transpose1d |x, w| {
+            x.conv_transpose1d(&w.reshape([3, 2, 2])?, None, &Conv1d { stride: [2], ..Conv1d::default() }, [1])
+        };
+        conv3d |x, w| {
+            volume(x)?.conv3d(&w.reshape([3, 1, 2, 2, 1])?, None, &Conv3d { padding: [1, 0, 0], ..Conv3d::default() })
+        };
+        conv_transpose3d |x, w| {
+            let rule = Conv3d { stride: [2, 1, 1], ..Conv3d::default() };
+            volume(x)?.conv_transpose3d(&w.reshape([1, 3, 2, 1, 2])?, None, &rule, [1, 0, 0])
+        };
+        max_pool1d |x, _w| x.max_pool1d(&Pooling::new([2]).padding([1]));
+        max_pool3d |x, _w| volume(x)?.max_pool3d(&Pooling::new([2, 1, 2]).stride([1, 1, 1]));
+        max_pool3d_indices |x, _w| Ok(volume(x)?.max_pool3d_with_indices(&Pooling::new([2, 1, 2]).stride([1, 1, 1]))?.1);
+        avg_pool1d |x, _w| x.avg_pool1d(&Pooling::new([2]).padding([1]), PoolDivisor::Inside);
+        avg_pool3d |x, _w| volume(x)?.avg_pool3d(&Pooling::new([3, 2, 1]).padding([1, 0, 0]), PoolDivisor::WithPadding);
+        adaptive_avg_pool1d |x, _w| x.adaptive_avg_pool1d(2);
+        adaptive_max_pool3d |x, _w| volume(x)?.adaptive_max_pool3d([3, 1, 2]);
+        lp_pool1d |x, _w| x.lp_pool1d(2.0, &Pooling::new([2]));
+        instance_norm |x, w| x.instance_norm(None, Some(&w.select(1, 0)?), Some(&w.select(1, 1)?), true, 0.1, 1e-5);
+        rms_norm |x, w| x.rms_norm(&[4], Some(&w.select(0, 0)?), None);
+        local_response_norm |x, _w| x.local_response_norm(2, 0.5, 0.75, 1.0);
+    };
+    unary.into_iter().chain(others).chain(more).chain(spatial).collect()
+}
+
+/// The input as volumes `[N, 1, 3, 2, 2]`.
+fn volume(x: &Tensor) -> Result<Tensor> {
+    x.reshape([x.dims()[0], 1, 3, 2, 2])
 }
 
 /// Whole numbers from 0 to `most`.

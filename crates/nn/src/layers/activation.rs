@@ -3,7 +3,7 @@
 use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor, TensorOptions};
 
-use super::pair::python_float;
+use super::sizes::python_float;
 use crate::{
     module::Module,
     parameter::{Parameter, Training},

@@ -120,7 +120,7 @@ struct NonDynamicallyQuantizableLinear {
 impl NonDynamicallyQuantizableLinear {
     fn describe(&self) -> String {
         let (outputs, inputs) = self.weight.dims2().unwrap_or((0, 0));
-        let bias = super::pair::python_bool(self.bias.is_some());
+        let bias = super::sizes::python_bool(self.bias.is_some());
         format!("in_features={inputs}, out_features={outputs}, bias={bias}")
     }
 }

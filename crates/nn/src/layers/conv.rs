@@ -1,13 +1,14 @@
-//! Convolution layers: `Conv2d` and `ConvTranspose2d`.
+//! Convolution layers in one, two and three dimensions, also transposed.
 
 use kiln_derive::located;
-use kiln_tensor::{Conv2d as Rule, Error, PadMode, Result, Shape, Tensor, TensorOptions};
+use kiln_tensor::{Convolution, Error, PadMode, Result, Shape, Tensor, TensorOptions};
 use serde_json::Value;
 
 use super::{
     conv_norm::FoldCache,
-    pair::{Pair, pair},
+    sizes::{Sizes, tuple},
 };
+
 use crate::{
     init::{self, FanMode, Nonlinearity},
     module::Module,
@@ -16,45 +17,75 @@ use crate::{
     saved_choice,
 };
 
-/// Padding around images.
+/// Padding around signals, images or volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Padding {
-    /// The same on opposite sides: rows, columns.
-    Around(Pair),
-    /// On each side: left, right, top, bottom.
-    Sides([usize; 4]),
+pub enum Padding<const N: usize = 2> {
+    /// The same on opposite sides of each dimension.
+    Around(Sizes<N>),
+    /// On each side: before and after each dimension, in the order depth, height, width. An array as [`Tensor::pad`] takes it
+    /// (left, right, top, bottom) converts to it.
+    Sides([[usize; 2]; N]),
     /// As much as preserves the size, for strides of 1. An odd row or column is added at the end.
     Same,
+    /// None, by PyTorch's name for it.
+    Valid,
 }
 
-/// Saved as `"same"`, a pair, or four sides.
-impl Saved for Padding {
+impl<const N: usize> Padding<N> {
+    /// The amounts in the order of [`Tensor::pad`], from the last dimension to the first.
+    fn amounts(sides: [[usize; 2]; N]) -> Vec<usize> {
+        sides.iter().rev().flatten().copied().collect()
+    }
+
+    fn of_amounts(amounts: &[usize]) -> [[usize; 2]; N] {
+        std::array::from_fn(|axis| [0, 1].map(|side| amounts.get(2 * (N - 1 - axis) + side).copied().unwrap_or(0)))
+    }
+}
+
+/// Saved as `"same"`, `"valid"`, a number or a list for all dimensions, or the amounts on all sides.
+impl<const N: usize> Saved for Padding<N> {
     fn save(&self, at: &mut Describing) -> Result<Value> {
         match self {
-            Padding::Around(pair) => pair.save(at),
-            Padding::Sides(sides) => sides.save(at),
+            Padding::Around(sizes) => sizes.save(at),
+            Padding::Sides(sides) => Self::amounts(*sides).save(at),
             Padding::Same => Ok("same".into()),
+            Padding::Valid => Ok("valid".into()),
         }
     }
 
-    fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<Padding> {
+    fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<Padding<N>> {
         match value {
-            Value::String(same) if same == "same" => Ok(Padding::Same),
-            Value::Array(sides) if sides.len() == 4 => <[usize; 4]>::restore(value, at).map(Padding::Sides),
-            _ => Pair::restore(value, at).map(Padding::Around),
+            Value::String(name) if name == "same" => Ok(Padding::Same),
+            Value::String(name) if name == "valid" => Ok(Padding::Valid),
+            Value::Array(sides) if sides.len() == 2 * N => {
+                Vec::restore(value, at).map(|amounts: Vec<usize>| Padding::Sides(Self::of_amounts(&amounts)))
+            }
+            _ => Sizes::restore(value, at).map(Padding::Around),
         }
     }
 }
 
-impl<T: Into<Pair>> From<T> for Padding {
-    fn from(pair: T) -> Padding {
-        Padding::Around(pair.into())
+impl<const N: usize, T: Into<Sizes<N>>> From<T> for Padding<N> {
+    fn from(sizes: T) -> Padding<N> {
+        Padding::Around(sizes.into())
     }
 }
 
-impl From<[usize; 4]> for Padding {
-    fn from(sides: [usize; 4]) -> Padding {
-        Padding::Sides(sides)
+impl From<[usize; 4]> for Padding<2> {
+    fn from(amounts: [usize; 4]) -> Padding<2> {
+        Padding::Sides(Padding::<2>::of_amounts(&amounts))
+    }
+}
+
+impl From<[usize; 2]> for Padding<1> {
+    fn from(amounts: [usize; 2]) -> Padding<1> {
+        Padding::Sides([amounts])
+    }
+}
+
+impl From<[usize; 6]> for Padding<3> {
+    fn from(amounts: [usize; 6]) -> Padding<3> {
+        Padding::Sides(Padding::<3>::of_amounts(&amounts))
     }
 }
 
@@ -94,22 +125,29 @@ impl PaddingMode {
     }
 }
 
-/// Options of [`Conv2d`] and [`ConvTranspose2d`].
+/// Options of the convolutions in `N` dimensions, also the transposed ones.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
-pub struct Conv2dOptions {
-    stride: Pair,
-    padding: Padding,
-    output_padding: Pair,
-    dilation: Pair,
+pub struct ConvOptions<const N: usize> {
+    stride: Sizes<N>,
+    padding: Padding<N>,
+    output_padding: Sizes<N>,
+    dilation: Sizes<N>,
     groups: usize,
     bias: bool,
     padding_mode: PaddingMode,
     tensor: TensorOptions,
 }
 
+/// Options of [`Conv1d`] and [`ConvTranspose1d`].
+pub type Conv1dOptions = ConvOptions<1>;
+/// Options of [`Conv2d`] and [`ConvTranspose2d`].
+pub type Conv2dOptions = ConvOptions<2>;
+/// Options of [`Conv3d`] and [`ConvTranspose3d`].
+pub type Conv3dOptions = ConvOptions<3>;
+
 /// The part of the options that a layer keeps; dtype and device are those of its tensors.
-impl Saved for Conv2dOptions {
+impl<const N: usize> Saved for ConvOptions<N> {
     fn save(&self, at: &mut Describing) -> Result<Value> {
         let fields = [
             ("stride", self.stride.save(at)?),
@@ -123,33 +161,37 @@ impl Saved for Conv2dOptions {
         Ok(at.module(Self::TYPE, fields))
     }
 
-    fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<Conv2dOptions> {
+    fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<ConvOptions<N>> {
         let mut fields = at.module(Self::TYPE, value)?;
-        let options = Conv2dOptions {
+        let options = ConvOptions {
             stride: fields.take("stride", at)?,
             padding: fields.take("padding", at)?,
             output_padding: fields.take("output_padding", at)?,
             dilation: fields.take("dilation", at)?,
             groups: fields.take("groups", at)?,
             padding_mode: fields.take("padding_mode", at)?,
-            ..Conv2dOptions::default()
+            ..ConvOptions::default()
         };
         fields.finish(at)?;
         Ok(options)
     }
 }
 
-impl SavedName for Conv2dOptions {
-    const TYPE: &'static str = "Conv2dOptions";
+impl<const N: usize> SavedName for ConvOptions<N> {
+    const TYPE: &'static str = match N {
+        1 => "Conv1dOptions",
+        2 => "Conv2dOptions",
+        _ => "Conv3dOptions",
+    };
 }
 
-impl Default for Conv2dOptions {
+impl<const N: usize> Default for ConvOptions<N> {
     fn default() -> Self {
-        Conv2dOptions {
-            stride: Pair::Both(1),
-            padding: Padding::Around(Pair::Both(0)),
-            output_padding: Pair::Both(0),
-            dilation: Pair::Both(1),
+        ConvOptions {
+            stride: Sizes::All(1),
+            padding: Padding::Around(Sizes::All(0)),
+            output_padding: Sizes::All(0),
+            dilation: Sizes::All(1),
             groups: 1,
             bias: true,
             padding_mode: PaddingMode::Zeros,
@@ -158,46 +200,46 @@ impl Default for Conv2dOptions {
     }
 }
 
-impl Conv2dOptions {
+impl<const N: usize> ConvOptions<N> {
     /// The stride.
-    pub fn stride(self, stride: impl Into<Pair>) -> Self {
-        Conv2dOptions { stride: stride.into(), ..self }
+    pub fn stride(self, stride: impl Into<Sizes<N>>) -> Self {
+        ConvOptions { stride: stride.into(), ..self }
     }
 
-    /// The padding around the images.
-    pub fn padding(self, padding: impl Into<Padding>) -> Self {
-        Conv2dOptions { padding: padding.into(), ..self }
+    /// The padding around the input.
+    pub fn padding(self, padding: impl Into<Padding<N>>) -> Self {
+        ConvOptions { padding: padding.into(), ..self }
     }
 
-    /// Rows and columns to add to the result of a [`ConvTranspose2d`], at the bottom and the right; must be below the
+    /// Rows and columns to add to the result of a transposed convolution, at the end of each dimension; must be below the
     /// stride or the dilation.
-    pub fn output_padding(self, output_padding: impl Into<Pair>) -> Self {
-        Conv2dOptions { output_padding: output_padding.into(), ..self }
+    pub fn output_padding(self, output_padding: impl Into<Sizes<N>>) -> Self {
+        ConvOptions { output_padding: output_padding.into(), ..self }
     }
 
     /// The distance between the kernel's taps.
-    pub fn dilation(self, dilation: impl Into<Pair>) -> Self {
-        Conv2dOptions { dilation: dilation.into(), ..self }
+    pub fn dilation(self, dilation: impl Into<Sizes<N>>) -> Self {
+        ConvOptions { dilation: dilation.into(), ..self }
     }
 
     /// The number of groups that the channels are divided into, each convolved on its own.
     pub fn groups(self, groups: usize) -> Self {
-        Conv2dOptions { groups, ..self }
+        ConvOptions { groups, ..self }
     }
 
     /// Whether to add a bias.
     pub fn bias(self, bias: bool) -> Self {
-        Conv2dOptions { bias, ..self }
+        ConvOptions { bias, ..self }
     }
 
     /// The values of the padding.
     pub fn padding_mode(self, padding_mode: PaddingMode) -> Self {
-        Conv2dOptions { padding_mode, ..self }
+        ConvOptions { padding_mode, ..self }
     }
 
     /// Sets the dtype and device.
     pub fn tensor(self, options: impl Into<TensorOptions>) -> Self {
-        Conv2dOptions { tensor: options.into(), ..self }
+        ConvOptions { tensor: options.into(), ..self }
     }
 
     /// The weight `[first, second / groups, kernel]` and the bias, initialized as in PyTorch.
@@ -205,7 +247,7 @@ impl Conv2dOptions {
         &self,
         layer: &'static str,
         [first, second]: [usize; 2],
-        kernel: [usize; 2],
+        kernel: [usize; N],
         outputs: usize,
     ) -> Result<(Parameter, Option<Parameter>)> {
         let groups = self.groups;
@@ -217,7 +259,7 @@ impl Conv2dOptions {
         if zero {
             return Err(Error::argument(layer, format!("kernel {kernel:?}, stride and dilation are at least 1")));
         }
-        let shape = Shape::new(&[first, second / groups, kernel[0], kernel[1]])?;
+        let shape = Shape::new(&[&[first, second / groups], &kernel[..]].concat())?;
         let weight = Tensor::empty(shape.dims(), self.tensor)?;
         // As in PyTorch: `a = √5` makes the bound 1/√fan_in.
         init::kaiming_uniform_(&weight, FanMode::FanIn, Nonlinearity::LeakyReLU(5f64.sqrt()))?;
@@ -234,21 +276,23 @@ impl Conv2dOptions {
     }
 
     /// The text that PyTorch prints.
-    fn describe(&self, channels: [usize; 2], kernel: [usize; 2], bias: bool) -> String {
+    fn describe(&self, channels: [usize; 2], kernel: [usize; N], bias: bool) -> String {
         let [first, second] = channels;
-        let mut text = format!("{first}, {second}, kernel_size={}, stride={}", pair(kernel), pair(self.stride.get()));
+        let mut text =
+            format!("{first}, {second}, kernel_size={}, stride={}", tuple(&kernel), tuple(&self.stride.get()));
         let mut add = |name: &str, value: String| text += &format!(", {name}={value}");
         match self.padding {
             Padding::Same => add("padding", "same".into()),
-            Padding::Sides(sides) => add("padding", format!("{sides:?}")),
-            Padding::Around(padding) if padding.get() != [0; 2] => add("padding", pair(padding.get())),
+            Padding::Valid => add("padding", "valid".into()),
+            Padding::Sides(sides) => add("padding", format!("{:?}", Padding::amounts(sides))),
+            Padding::Around(padding) if padding.get() != [0; N] => add("padding", tuple(&padding.get())),
             Padding::Around(_) => {}
         }
-        if self.dilation.get() != [1; 2] {
-            add("dilation", pair(self.dilation.get()));
+        if self.dilation.get() != [1; N] {
+            add("dilation", tuple(&self.dilation.get()));
         }
-        if self.output_padding.get() != [0; 2] {
-            add("output_padding", pair(self.output_padding.get()));
+        if self.output_padding.get() != [0; N] {
+            add("output_padding", tuple(&self.output_padding.get()));
         }
         if self.groups != 1 {
             add("groups", self.groups.to_string());
@@ -262,14 +306,135 @@ impl Conv2dOptions {
         text
     }
 
-    fn rule(&self, padding: [usize; 2]) -> Rule {
-        Rule { stride: self.stride.get(), padding, dilation: self.dilation.get(), groups: self.groups }
+    fn rule(&self, padding: [usize; N]) -> Convolution<N> {
+        Convolution { stride: self.stride.get(), padding, dilation: self.dilation.get(), groups: self.groups }
+    }
+
+    /// The padding before and after each dimension.
+    fn sides(&self, kernel: [usize; N]) -> [[usize; 2]; N] {
+        match self.padding {
+            Padding::Sides(sides) => sides,
+            Padding::Around(sizes) => sizes.get().map(|n| [n; 2]),
+            Padding::Valid => [[0; 2]; N],
+            Padding::Same => {
+                let dilation = self.dilation.get();
+                std::array::from_fn(|axis| {
+                    let total = kernel[axis].saturating_sub(1).saturating_mul(dilation[axis]);
+                    [total / 2, total - total / 2]
+                })
+            }
+        }
+    }
+
+    /// The convolution if its padding is zeros and the same on opposite sides.
+    fn plain_rule(&self, kernel: [usize; N]) -> Option<Convolution<N>> {
+        let sides = self.sides(kernel);
+        let plain = self.padding_mode == PaddingMode::Zeros && sides.iter().all(|[before, after]| before == after);
+        plain.then(|| self.rule(sides.map(|[before, _]| before)))
+    }
+
+    /// Checks what only transposed convolutions take, and strides.
+    fn check(&self, layer: &'static str) -> Result<()> {
+        if self.padding == Padding::Same && self.stride.get() != [1; N] {
+            return Err(Error::argument(layer, "padding that preserves the size needs a stride of 1"));
+        }
+        if self.output_padding.get() != [0; N] {
+            return Err(Error::argument(layer, "output padding is only for transposed convolutions"));
+        }
+        Ok(())
+    }
+
+    /// The padding of a transposed convolution.
+    fn transposed_padding(&self, layer: &'static str) -> Result<[usize; N]> {
+        match self.padding {
+            Padding::Around(padding) if self.padding_mode == PaddingMode::Zeros => Ok(padding.get()),
+            _ => Err(Error::argument(layer, "its padding must be zeros and the same on opposite sides")),
+        }
+    }
+
+    /// Calls `convolve` with the input and the convolution, after padding that it does not do itself.
+    fn padded(
+        &self,
+        x: &Tensor,
+        kernel: [usize; N],
+        convolve: impl FnOnce(&Tensor, &Convolution<N>) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        match self.plain_rule(kernel) {
+            Some(rule) => convolve(x, &rule),
+            None => {
+                let amounts: Vec<i64> = Padding::amounts(self.sides(kernel)).iter().map(|&n| n as i64).collect();
+                convolve(&x.pad(&amounts, self.padding_mode.of_tensor())?, &self.rule([0; N]))
+            }
+        }
     }
 }
 
-/// Height and width of a weight's kernel.
-fn kernel(weight: &Tensor) -> [usize; 2] {
-    weight.dims4().map_or([0; 2], |(_, _, h, w)| [h, w])
+/// The extents of a weight's kernel.
+fn kernel<const N: usize>(weight: &Tensor) -> [usize; N] {
+    std::array::from_fn(|axis| weight.dims().get(axis + 2).copied().unwrap_or(0))
+}
+
+/// What the convolution layers of all dimensions have in common; `$extra` are more fields.
+macro_rules! convolution {
+    ($name:ident $n:literal $($extra:ident: $value:expr)?) => {
+        #[located(site)]
+        impl $name {
+            /// A layer with stride 1, no padding and a bias.
+            ///
+            /// # Errors
+            /// If the kernel is empty, or memory runs out.
+            pub fn new(in_channels: usize, out_channels: usize, kernel_size: impl Into<Sizes<$n>>) -> Result<$name> {
+                $name::with_options(in_channels, out_channels, kernel_size, ConvOptions::default())
+            }
+
+            /// A layer with options.
+            ///
+            /// # Errors
+            /// If the groups do not divide the channels, kernel, stride or dilation is 0, `Padding::Same` is combined with
+            /// a stride, or an option is only for transposed convolutions.
+            pub fn with_options(
+                in_channels: usize,
+                out_channels: usize,
+                kernel_size: impl Into<Sizes<$n>>,
+                options: ConvOptions<$n>,
+            ) -> Result<$name> {
+                const LAYER: &str = stringify!($name);
+                options.check(LAYER)?;
+                let kernel = kernel_size.into().get();
+                let (weight, bias) = options.parameters(LAYER, [out_channels, in_channels], kernel, out_channels)?;
+                Ok($name { weight, bias, options, training: Training::default() $(, $extra: $value)? })
+            }
+
+            /// The number of input channels.
+            #[must_use]
+            pub fn in_channels(&self) -> usize {
+                self.weight.dims().get(1).map_or(0, |c| c * self.options.groups)
+            }
+
+            /// The number of output channels.
+            #[must_use]
+            pub fn out_channels(&self) -> usize {
+                self.weight.dims().first().copied().unwrap_or(0)
+            }
+
+            /// The extents of the kernel.
+            #[must_use]
+            pub fn kernel_size(&self) -> [usize; $n] {
+                kernel(&self.weight)
+            }
+
+            /// Stride, padding, dilation and groups; `None` unless the padding is zeros and the same on opposite sides.
+            #[must_use]
+            pub fn rule(&self) -> Option<Convolution<$n>> {
+                self.options.plain_rule(self.kernel_size())
+            }
+
+            fn describe(&self) -> String {
+                let channels = [self.in_channels(), self.out_channels()];
+                self.options.describe(channels, self.kernel_size(), self.bias.is_some())
+            }
+        }
+    };
 }
 
 /// A two-dimensional convolution: images `[N, in, H, W]` to `[N, out, H', W']`
@@ -302,88 +467,9 @@ pub struct Conv2d {
     #[module(skip)]
     pub(super) folded: FoldCache,
 }
+convolution!(Conv2d 2 folded: FoldCache::default());
 
-#[located(site)]
 impl Conv2d {
-    /// A layer with stride 1, no padding and a bias.
-    ///
-    /// # Errors
-    /// If the kernel is empty, or memory runs out.
-    pub fn new(in_channels: usize, out_channels: usize, kernel_size: impl Into<Pair>) -> Result<Conv2d> {
-        Conv2d::with_options(in_channels, out_channels, kernel_size, Conv2dOptions::default())
-    }
-
-    /// A layer with options.
-    ///
-    /// # Errors
-    /// If the groups do not divide the channels, kernel, stride or dilation is 0, `Padding::Same` is combined with a
-    /// stride, or an option is only for transposed convolutions.
-    pub fn with_options(
-        in_channels: usize,
-        out_channels: usize,
-        kernel_size: impl Into<Pair>,
-        options: Conv2dOptions,
-    ) -> Result<Conv2d> {
-        const LAYER: &str = "Conv2d";
-        if options.padding == Padding::Same && options.stride.get() != [1; 2] {
-            return Err(Error::argument(LAYER, "padding that preserves the size needs a stride of 1"));
-        }
-        if options.output_padding.get() != [0; 2] {
-            return Err(Error::argument(LAYER, "output padding is only for transposed convolutions"));
-        }
-        let kernel = kernel_size.into().get();
-        let (weight, bias) = options.parameters(LAYER, [out_channels, in_channels], kernel, out_channels)?;
-        Ok(Conv2d { weight, bias, options, training: Training::default(), folded: FoldCache::default() })
-    }
-
-    /// The number of input channels.
-    #[must_use]
-    pub fn in_channels(&self) -> usize {
-        self.weight.dims().get(1).map_or(0, |c| c * self.options.groups)
-    }
-
-    /// The number of output channels.
-    #[must_use]
-    pub fn out_channels(&self) -> usize {
-        self.weight.dims().first().copied().unwrap_or(0)
-    }
-
-    /// Height and width of the kernel.
-    #[must_use]
-    pub fn kernel_size(&self) -> [usize; 2] {
-        kernel(&self.weight)
-    }
-
-    /// Stride, padding, dilation and groups; `None` unless the padding is zeros and the same on opposite sides.
-    #[must_use]
-    pub fn rule(&self) -> Option<Rule> {
-        let [left, right, top, bottom] = self.sides();
-        let plain = self.options.padding_mode == PaddingMode::Zeros && left == right && top == bottom;
-        plain.then(|| self.options.rule([top, left]))
-    }
-
-    /// The padding: left, right, top, bottom.
-    fn sides(&self) -> [usize; 4] {
-        match self.options.padding {
-            Padding::Sides(sides) => sides,
-            Padding::Around(pair) => {
-                let [h, w] = pair.get();
-                [w, w, h, h]
-            }
-            Padding::Same => {
-                let (k, d) = (self.kernel_size(), self.options.dilation.get());
-                let total = |axis: usize| k[axis].saturating_sub(1).saturating_mul(d[axis]);
-                let (h, w) = (total(0), total(1));
-                [w / 2, w - w / 2, h / 2, h - h / 2]
-            }
-        }
-    }
-
-    fn describe(&self) -> String {
-        let channels = [self.in_channels(), self.out_channels()];
-        self.options.describe(channels, self.kernel_size(), self.bias.is_some())
-    }
-
     /// The convolution by this weight and this bias, plus a tensor of the result's shape, and ReLU after it.
     pub(super) fn convolve(
         &self,
@@ -392,20 +478,13 @@ impl Conv2d {
         residual: Option<&Tensor>,
         relu: bool,
     ) -> Result<Tensor> {
-        let conv = |x: &Tensor, rule: &Rule| match (residual, relu) {
+        let conv = |x: &Tensor, rule: &Convolution<2>| match (residual, relu) {
             (None, false) => x.conv2d(weight, bias, rule),
             (None, true) => x.conv2d_relu(weight, bias, rule),
             (Some(residual), true) => x.conv2d_add_relu(weight, bias, residual, rule),
             (Some(residual), false) => x.conv2d(weight, bias, rule)?.add(residual),
         };
-        match self.rule() {
-            Some(rule) => conv(x, &rule),
-            None => {
-                let sides = self.sides().map(|n| n as i64);
-                conv(&x.pad(&sides, self.options.padding_mode.of_tensor())?, &self.options.rule([0; 2]))
-            }
-        }
-        .map_err(|error| error.of_op("conv2d"))
+        self.options.padded(x, self.kernel_size(), conv).map_err(|error| error.of_op("conv2d"))
     }
 }
 
@@ -424,65 +503,125 @@ impl Module for Conv2d {
     }
 }
 
-/// A two-dimensional transposed convolution, which makes images larger
-/// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.ConvTranspose2d.html>).
-///
-/// `weight` is `[in, out / groups, kh, kw]` and `bias` `[out]`, both drawn uniformly from `±1/√(out / groups · kh ·
-/// kw)`.
-#[derive(Debug, Module)]
-#[module(save, extra_repr = "describe")]
-pub struct ConvTranspose2d {
-    /// `[in, out / groups, kh, kw]`
-    pub weight: Parameter,
-    /// `[out]`
-    pub bias: Option<Parameter>,
-    #[module(skip, save)]
-    options: Conv2dOptions,
-    padding: [usize; 2],
-    training: Training,
+/// Convolution layers without fused forms.
+macro_rules! convolutions {
+    ($($(#[$doc:meta])* $name:ident $n:literal $shape:literal $method:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Module)]
+        #[module(save, extra_repr = "describe")]
+        pub struct $name {
+            #[doc = concat!("`[out, in / groups, ", $shape, "]`")]
+            pub weight: Parameter,
+            /// `[out]`
+            pub bias: Option<Parameter>,
+            #[module(skip, save)]
+            options: ConvOptions<$n>,
+            training: Training,
+        }
+        convolution!($name $n);
+
+        #[located(module)]
+        impl Module for $name {
+            fn forward(&self, x: &Tensor) -> Result<Tensor> {
+                let (weight, bias) = (&self.weight, self.bias.as_deref());
+                self.options.padded(x, self.kernel_size(), |x, rule| x.$method(weight, bias, rule))
+            }
+        }
+    )*};
+}
+convolutions! {
+    /// A convolution of signals `[N, in, L]` to `[N, out, L']`
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv1d.html>).
+    ///
+    /// `weight` is `[out, in / groups, k]` and `bias` `[out]`, both drawn uniformly from `±1/√(in / groups · k)`.
+    Conv1d 1 "k" conv1d;
+    /// A convolution of volumes `[N, in, D, H, W]` to `[N, out, D', H', W']`
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv3d.html>).
+    ///
+    /// `weight` is `[out, in / groups, kd, kh, kw]` and `bias` `[out]`, both drawn uniformly from `±1/√(in / groups · kd ·
+    /// kh · kw)`.
+    Conv3d 3 "kd, kh, kw" conv3d;
 }
 
-#[located(site)]
-impl ConvTranspose2d {
-    /// A layer with stride 1, no padding and a bias.
-    ///
-    /// # Errors
-    /// If the kernel is empty, or memory runs out.
-    pub fn new(in_channels: usize, out_channels: usize, kernel_size: impl Into<Pair>) -> Result<ConvTranspose2d> {
-        ConvTranspose2d::with_options(in_channels, out_channels, kernel_size, Conv2dOptions::default())
-    }
+/// Transposed convolution layers, which differ in the number of dimensions.
+macro_rules! transposed_convolutions {
+    ($($(#[$doc:meta])* $name:ident $n:literal $shape:literal $method:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Module)]
+        #[module(save, extra_repr = "describe")]
+        pub struct $name {
+            #[doc = concat!("`[in, out / groups, ", $shape, "]`")]
+            pub weight: Parameter,
+            /// `[out]`
+            pub bias: Option<Parameter>,
+            #[module(skip, save)]
+            options: ConvOptions<$n>,
+            padding: [usize; $n],
+            training: Training,
+        }
 
-    /// A layer with options.
-    ///
-    /// # Errors
-    /// If the groups do not divide the channels, kernel, stride or dilation is 0, or the padding is not zeros and the
-    /// same on opposite sides.
-    pub fn with_options(
-        in_channels: usize,
-        out_channels: usize,
-        kernel_size: impl Into<Pair>,
-        options: Conv2dOptions,
-    ) -> Result<ConvTranspose2d> {
-        const LAYER: &str = "ConvTranspose2d";
-        let padding = match options.padding {
-            Padding::Around(padding) if options.padding_mode == PaddingMode::Zeros => padding.get(),
-            _ => return Err(Error::argument(LAYER, "its padding must be zeros and the same on opposite sides")),
-        };
-        let kernel = kernel_size.into().get();
-        let (weight, bias) = options.parameters(LAYER, [in_channels, out_channels], kernel, out_channels)?;
-        Ok(ConvTranspose2d { weight, bias, options, padding, training: Training::default() })
-    }
+        #[located(site)]
+        impl $name {
+            /// A layer with stride 1, no padding and a bias.
+            ///
+            /// # Errors
+            /// If the kernel is empty, or memory runs out.
+            pub fn new(in_channels: usize, out_channels: usize, kernel_size: impl Into<Sizes<$n>>) -> Result<$name> {
+                $name::with_options(in_channels, out_channels, kernel_size, ConvOptions::default())
+            }
 
-    fn describe(&self) -> String {
-        let (first, second) = self.weight.dims4().map_or((0, 0), |(c, o, _, _)| (c, o * self.options.groups));
-        self.options.describe([first, second], kernel(&self.weight), self.bias.is_some())
-    }
+            /// A layer with options.
+            ///
+            /// # Errors
+            /// If the groups do not divide the channels, kernel, stride or dilation is 0, or the padding is not zeros and
+            /// the same on opposite sides.
+            pub fn with_options(
+                in_channels: usize,
+                out_channels: usize,
+                kernel_size: impl Into<Sizes<$n>>,
+                options: ConvOptions<$n>,
+            ) -> Result<$name> {
+                const LAYER: &str = stringify!($name);
+                let padding = options.transposed_padding(LAYER)?;
+                let kernel = kernel_size.into().get();
+                let (weight, bias) = options.parameters(LAYER, [in_channels, out_channels], kernel, out_channels)?;
+                Ok($name { weight, bias, options, padding, training: Training::default() })
+            }
+
+            fn describe(&self) -> String {
+                let (first, second) = match self.weight.dims() {
+                    &[c, o, ..] => (c, o * self.options.groups),
+                    _ => (0, 0),
+                };
+                self.options.describe([first, second], kernel(&self.weight), self.bias.is_some())
+            }
+        }
+
+        #[located(module)]
+        impl Module for $name {
+            fn forward(&self, x: &Tensor) -> Result<Tensor> {
+                let rule = self.options.rule(self.padding);
+                x.$method(&self.weight, self.bias.as_deref(), &rule, self.options.output_padding.get())
+            }
+        }
+    )*};
 }
-
-#[located(module)]
-impl Module for ConvTranspose2d {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let rule = self.options.rule(self.padding);
-        x.conv_transpose2d(&self.weight, self.bias.as_deref(), &rule, self.options.output_padding.get())
-    }
+transposed_convolutions! {
+    /// A transposed convolution, which makes signals longer
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.ConvTranspose1d.html>).
+    ///
+    /// `weight` is `[in, out / groups, k]` and `bias` `[out]`, both drawn uniformly from `±1/√(out / groups · k)`.
+    ConvTranspose1d 1 "k" conv_transpose1d;
+    /// A two-dimensional transposed convolution, which makes images larger
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.ConvTranspose2d.html>).
+    ///
+    /// `weight` is `[in, out / groups, kh, kw]` and `bias` `[out]`, both drawn uniformly from `±1/√(out / groups · kh ·
+    /// kw)`.
+    ConvTranspose2d 2 "kh, kw" conv_transpose2d;
+    /// A three-dimensional transposed convolution, which makes volumes larger
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.ConvTranspose3d.html>).
+    ///
+    /// `weight` is `[in, out / groups, kd, kh, kw]` and `bias` `[out]`, both drawn uniformly from `±1/√(out / groups · kd ·
+    /// kh · kw)`.
+    ConvTranspose3d 3 "kd, kh, kw" conv_transpose3d;
 }

@@ -2,18 +2,21 @@
 
 mod activation;
 mod attention;
+mod bilinear;
 mod conv;
 mod conv_norm;
 mod dropout;
 mod embedding;
+mod instance_norm;
 mod linear;
 mod norm;
 mod pad;
-mod pair;
 mod pool;
+mod rms_norm;
 mod rnn;
 mod sequential;
 mod shape;
+mod sizes;
 mod transformer;
 
 pub use activation::{
@@ -22,22 +25,31 @@ pub use activation::{
     Tanhshrink, Threshold,
 };
 pub use attention::{AttentionMasks, MultiheadAttention, MultiheadAttentionOptions};
-pub use conv::{Conv2d, Conv2dOptions, ConvTranspose2d, Padding, PaddingMode};
+pub use bilinear::Bilinear;
+pub use conv::{
+    Conv1d, Conv1dOptions, Conv2d, Conv2dOptions, Conv3d, Conv3dOptions, ConvOptions, ConvTranspose1d, ConvTranspose2d,
+    ConvTranspose3d, Padding, PaddingMode,
+};
 pub use dropout::{Dropout, Dropout2d};
 pub use embedding::Embedding;
+pub use instance_norm::{InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, InstanceNormOptions};
 pub use linear::{Linear, LinearOptions};
 pub(crate) use norm::cumulative_statistics;
-pub use norm::{BatchNorm1d, BatchNorm2d, BatchNormOptions, GroupNorm, LayerNorm};
+pub use norm::{BatchNorm1d, BatchNorm2d, BatchNorm3d, BatchNormOptions, GroupNorm, LayerNorm};
 pub use pad::{
     CircularPad1d, CircularPad2d, CircularPad3d, ConstantPad1d, ConstantPad2d, ConstantPad3d, PadAmounts,
     ReflectionPad1d, ReflectionPad2d, ReflectionPad3d, ReplicationPad1d, ReplicationPad2d, ReplicationPad3d, ZeroPad1d,
     ZeroPad2d, ZeroPad3d,
 };
-pub use pair::{AdaptiveSize, Pair};
-pub use pool::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d};
+pub use pool::{
+    AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d, AdaptiveMaxPool1d, AdaptiveMaxPool2d, AdaptiveMaxPool3d,
+    AvgPool1d, AvgPool2d, AvgPool3d, LPPool1d, LPPool2d, LPPool3d, MaxPool1d, MaxPool2d, MaxPool3d,
+};
+pub use rms_norm::{LocalResponseNorm, RMSNorm};
 pub use rnn::{GRU, GRUCell, LSTM, LSTMCell, RNN, RNNCell, RNNNonlinearity, RNNOptions};
 pub use sequential::Sequential;
 pub use shape::{Flatten, Identity};
+pub use sizes::{AdaptiveSize, Pair, Sizes};
 pub use transformer::{
     Transformer, TransformerActivation, TransformerDecoder, TransformerDecoderLayer, TransformerEncoder,
     TransformerEncoderLayer, TransformerMasks, TransformerOptions,

@@ -5,61 +5,72 @@ use std::{any::Any, cell::Cell};
 use kiln_derive::located;
 use kiln_tensor::{DType, Error, Result, Running, Tensor, TensorOptions, no_grad};
 
-use super::pair::{python_bool, python_float};
+use super::sizes::{python_bool, python_float, tuple};
 use crate::{
     module::Module,
     parameter::{Buffer, Parameter, Training},
 };
 
-/// Options of [`BatchNorm1d`] and [`BatchNorm2d`].
-#[derive(Clone, Copy, Debug)]
-#[must_use]
-pub struct BatchNormOptions {
-    eps: f64,
-    momentum: Option<f64>,
-    affine: bool,
-    bias: bool,
-    track_running_stats: bool,
-    tensor: TensorOptions,
+/// Options of normalizations by channel, which differ in their defaults.
+macro_rules! norm_options {
+    ($(#[$doc:meta])* $name:ident $defaults:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        #[must_use]
+        pub struct $name {
+            pub(super) eps: f64,
+            pub(super) momentum: Option<f64>,
+            pub(super) affine: bool,
+            pub(super) bias: bool,
+            pub(super) track_running_stats: bool,
+            pub(super) tensor: TensorOptions,
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                let (tensor, on) = (TensorOptions::new(), $defaults);
+                $name { eps: 1e-5, momentum: Some(0.1), affine: on, bias: true, track_running_stats: on, tensor }
+            }
+        }
+
+        impl $name {
+            /// The number added to the variance.
+            pub fn eps(self, eps: f64) -> Self {
+                $name { eps, ..self }
+            }
+
+            /// The weight of each batch in the running statistics; in batch normalization, `None` makes them the average of
+            /// all batches.
+            pub fn momentum(self, momentum: Option<f64>) -> Self {
+                $name { momentum, ..self }
+            }
+
+            /// Whether to scale and shift.
+            pub fn affine(self, affine: bool) -> Self {
+                $name { affine, ..self }
+            }
+
+            /// Whether to shift, if there is a scale.
+            pub fn bias(self, bias: bool) -> Self {
+                $name { bias, ..self }
+            }
+
+            /// Whether to keep running statistics; without them, every batch is normalized by its own.
+            pub fn track_running_stats(self, track: bool) -> Self {
+                $name { track_running_stats: track, ..self }
+            }
+
+            /// Sets the dtype and device.
+            pub fn tensor(self, options: impl Into<TensorOptions>) -> Self {
+                $name { tensor: options.into(), ..self }
+            }
+        }
+    };
 }
-
-impl Default for BatchNormOptions {
-    fn default() -> Self {
-        let tensor = TensorOptions::new();
-        BatchNormOptions { eps: 1e-5, momentum: Some(0.1), affine: true, bias: true, track_running_stats: true, tensor }
-    }
-}
-
-impl BatchNormOptions {
-    /// The number added to the variance.
-    pub fn eps(self, eps: f64) -> Self {
-        BatchNormOptions { eps, ..self }
-    }
-
-    /// The weight of each batch in the running statistics; `None` makes them the average of all batches.
-    pub fn momentum(self, momentum: Option<f64>) -> Self {
-        BatchNormOptions { momentum, ..self }
-    }
-
-    /// Whether to scale and shift.
-    pub fn affine(self, affine: bool) -> Self {
-        BatchNormOptions { affine, ..self }
-    }
-
-    /// Whether to shift, if there is a scale.
-    pub fn bias(self, bias: bool) -> Self {
-        BatchNormOptions { bias, ..self }
-    }
-
-    /// Whether to keep running statistics; without them, every batch is normalized by its own.
-    pub fn track_running_stats(self, track: bool) -> Self {
-        BatchNormOptions { track_running_stats: track, ..self }
-    }
-
-    /// Sets the dtype and device.
-    pub fn tensor(self, options: impl Into<TensorOptions>) -> Self {
-        BatchNormOptions { tensor: options.into(), ..self }
-    }
+pub(super) use norm_options;
+norm_options! {
+    /// Options of [`BatchNorm1d`], [`BatchNorm2d`] and [`BatchNorm3d`]: by default with scale, shift and running statistics.
+    BatchNormOptions true
 }
 
 /// Normalizes, and updates the running statistics to the average of all `count` batches. The count stays on the device.
@@ -80,6 +91,13 @@ fn averaged(
         }
         Ok(out)
     })
+}
+
+/// The text that PyTorch prints of a normalization by channel, with scale, shift and running statistics or without.
+pub(super) fn describe(num_features: usize, eps: f64, momentum: Option<f64>, flags: [bool; 3]) -> String {
+    let [affine, bias, track] = flags.map(python_bool);
+    let (eps, momentum) = (python_float(eps), momentum.map_or_else(|| "None".into(), python_float));
+    format!("{num_features}, eps={eps}, momentum={momentum}, affine={affine}, bias={bias}, track_running_stats={track}")
 }
 
 thread_local! {
@@ -164,15 +182,8 @@ macro_rules! batch_norms {
             }
 
             fn describe(&self) -> String {
-                format!(
-                    "{}, eps={}, momentum={}, affine={}, bias={}, track_running_stats={}",
-                    self.num_features,
-                    python_float(self.eps),
-                    self.momentum.map_or_else(|| "None".into(), python_float),
-                    python_bool(self.weight.is_some()),
-                    python_bool(self.bias.is_some()),
-                    python_bool(self.running_mean.is_some()),
-                )
+                let flags = [self.weight.is_some(), self.bias.is_some(), self.running_mean.is_some()];
+                describe(self.num_features, self.eps, self.momentum, flags)
             }
         }
 
@@ -213,6 +224,9 @@ batch_norms! {
     /// Normalizes each channel of images `[N, C, H, W]` (Ioffe & Szegedy, 2015;
     /// <https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html>).
     BatchNorm2d "images [N, C, H, W] (one image is made a batch by `unsqueeze(0)`)" 4;
+    /// Normalizes each channel of volumes `[N, C, D, H, W]` (Ioffe & Szegedy, 2015;
+    /// <https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm3d.html>).
+    BatchNorm3d "volumes [N, C, D, H, W] (one volume is made a batch by `unsqueeze(0)`)" 5;
 }
 
 impl BatchNorm2d {
@@ -276,11 +290,10 @@ impl LayerNorm {
     }
 
     fn describe(&self) -> String {
-        let shape: Vec<String> = self.normalized_shape.iter().map(ToString::to_string).collect();
-        let comma = if shape.len() == 1 { "," } else { "" };
+        let shape = tuple(&self.normalized_shape);
         let (eps, affine) = (python_float(self.eps), python_bool(self.weight.is_some()));
         let bias = python_bool(self.bias.is_some());
-        format!("({}{comma}), eps={eps}, elementwise_affine={affine}, bias={bias}", shape.join(", "))
+        format!("{shape}, eps={eps}, elementwise_affine={affine}, bias={bias}")
     }
 }
 
@@ -312,10 +325,10 @@ impl GroupNorm {
     /// # Errors
     /// If the groups do not divide the channels, or memory runs out.
     pub fn new(num_groups: usize, num_channels: usize) -> Result<GroupNorm> {
-        GroupNorm::with_options(num_groups, num_channels, 1e-5, true, TensorOptions::new())
+        GroupNorm::with_options(num_groups, num_channels, 1e-5, true, true, TensorOptions::new())
     }
 
-    /// A layer with another `eps`, with or without scale and shift.
+    /// A layer with another `eps`, with or without scale (`affine`) and shift.
     ///
     /// # Errors
     /// Those of [`new`](GroupNorm::new); or if the dtype is not floating-point, or the device is not available.
@@ -324,6 +337,7 @@ impl GroupNorm {
         num_channels: usize,
         eps: f64,
         affine: bool,
+        bias: bool,
         tensor: impl Into<TensorOptions>,
     ) -> Result<GroupNorm> {
         if num_groups == 0 || !num_channels.is_multiple_of(num_groups) {
@@ -334,7 +348,7 @@ impl GroupNorm {
         let parameter = |value: f64| Parameter::new(Tensor::full(num_channels, value, tensor)?);
         Ok(GroupNorm {
             weight: affine.then(|| parameter(1.0)).transpose()?,
-            bias: affine.then(|| parameter(0.0)).transpose()?,
+            bias: (affine && bias).then(|| parameter(0.0)).transpose()?,
             num_groups,
             num_channels,
             eps,
@@ -343,7 +357,8 @@ impl GroupNorm {
 
     fn describe(&self) -> String {
         let (eps, affine) = (python_float(self.eps), python_bool(self.weight.is_some()));
-        format!("{}, {}, eps={eps}, affine={affine}, bias={affine}", self.num_groups, self.num_channels)
+        let bias = python_bool(self.bias.is_some());
+        format!("{}, {}, eps={eps}, affine={affine}, bias={bias}", self.num_groups, self.num_channels)
     }
 }
 

@@ -3,7 +3,7 @@
 use kiln_derive::located;
 use kiln_tensor::{Error, PadMode, Result, Tensor};
 
-use super::pair::python_float;
+use super::sizes::{python_float, tuple};
 use crate::module::Module;
 
 /// How many elements to add on each side: one number for all sides, or a list that starts with the last dimension,
@@ -23,12 +23,6 @@ impl<const N: usize> PadAmounts<N> for [i64; N] {
     fn amounts(self) -> [i64; N] {
         self
     }
-}
-
-/// Formats as a Python tuple.
-fn tuple(amounts: &[i64]) -> String {
-    let amounts: Vec<String> = amounts.iter().map(ToString::to_string).collect();
-    format!("({})", amounts.join(", "))
 }
 
 /// Pads the last dimensions, one per pair of amounts, of a sample or a batch of samples with channels.

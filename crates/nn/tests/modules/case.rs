@@ -1,5 +1,4 @@
 //! A sample of PyTorch's tests, and the result of running it.
-#![allow(dead_code)] // a CTC loss will read plain values
 
 use std::{collections::BTreeSet, panic::AssertUnwindSafe, sync::Mutex};
 

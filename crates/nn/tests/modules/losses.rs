@@ -1,9 +1,9 @@
 //! Rows of the module tests: losses.
 
 use kiln_nn::{
-    BCELoss, BCEWithLogitsLoss, CosineEmbeddingLoss, CrossEntropyLoss, GaussianNLLLoss, HingeEmbeddingLoss, HuberLoss,
-    KLDivLoss, L1Loss, MSELoss, MarginRankingLoss, MultiLabelMarginLoss, MultiLabelSoftMarginLoss, MultiMarginLoss,
-    NLLLoss, PoissonNLLLoss, SmoothL1Loss, SoftMarginLoss,
+    BCELoss, BCEWithLogitsLoss, CTCLoss, CosineEmbeddingLoss, CrossEntropyLoss, GaussianNLLLoss, HingeEmbeddingLoss,
+    HuberLoss, KLDivLoss, L1Loss, MSELoss, MarginRankingLoss, MultiLabelMarginLoss, MultiLabelSoftMarginLoss,
+    MultiMarginLoss, NLLLoss, PoissonNLLLoss, SmoothL1Loss, SoftMarginLoss,
 };
 use kiln_tensor::{Reduction, Tensor};
 
@@ -15,6 +15,16 @@ pub fn reduction(case: &Case<'_>) -> Reduction {
         Some("sum") => Reduction::Sum,
         _ => Reduction::Mean,
     }
+}
+
+/// The lengths of a CTC loss: plain numbers, or a tensor.
+fn lengths(case: &Case<'_>, i: usize) -> Result<Vec<usize>, Miss> {
+    let values = case.forward_value(i);
+    if values.is_array() {
+        return Ok(serde_json::from_value(values.clone()).unwrap());
+    }
+    let values = case.x(i)?.to_dtype(kiln_tensor::DType::I64)?.flatten_all()?.to_vec::<i64>()?;
+    Ok(values.into_iter().map(|n| n as usize).collect())
 }
 
 fn run(out: kiln_tensor::Result<Tensor>) -> Result<Run, Miss> {
@@ -45,6 +55,11 @@ macro_rules! loss_rows {
 
 pub const ROWS: &[Row] = loss_rows! {
     BCELoss |case, x, y| weighted!(case, BCELoss::new().reduction(reduction(case))).forward(&x, &y);
+    CTCLoss |case, x, y| {
+        let loss = CTCLoss::new().reduction(reduction(case)).blank(case.size("blank", 0));
+        let loss = loss.zero_infinity(case.flag("zero_infinity", false));
+        loss.forward(&x, &y, &lengths(case, 2)?, &lengths(case, 3)?)
+    };
     CosineEmbeddingLoss |case, x, y| {
         let loss = CosineEmbeddingLoss::new().reduction(reduction(case)).margin(case.float("margin", 0.0));
         loss.forward(&x, &y, &case.x(2)?)

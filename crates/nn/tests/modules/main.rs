@@ -28,8 +28,21 @@ use outcome::Outcome;
 use std::collections::BTreeMap;
 
 /// All modules with a row, a list for each file.
-const ROWS: &[&[Row]] =
-    &[activation::ROWS, attention::ROWS, convolution::ROWS, losses::ROWS, pad::ROWS, rnn::ROWS, shape::ROWS];
+const ROWS: &[&[Row]] = &[
+    activation::ROWS,
+    attention::ROWS,
+    convolution::AVERAGES,
+    convolution::BATCH_NORMS,
+    convolution::CONVOLUTIONS,
+    convolution::INSTANCE_NORMS,
+    convolution::MAXIMA,
+    convolution::ROWS,
+    losses::ROWS,
+    pad::ROWS,
+    rnn::ROWS,
+    shape::BILINEAR,
+    shape::ROWS,
+];
 
 fn row(module: &str) -> Option<&'static Row> {
     ROWS.iter().flat_map(|rows| rows.iter()).find(|row| row.module == module)

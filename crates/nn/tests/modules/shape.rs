@@ -1,8 +1,12 @@
-//! Rows of the module tests: linear layers and embeddings.
+//! Rows of the module tests: linear and bilinear layers, embeddings.
 
-use kiln_nn::{Embedding, Linear, LinearOptions};
+use kiln_nn::{Bilinear, Embedding, Linear, LinearOptions};
+use kiln_tensor::Device;
 
-use crate::{case::Row, unary_rows};
+use crate::{
+    case::{Row, Run},
+    unary_rows,
+};
 
 pub const ROWS: &[Row] = unary_rows! {
     Embedding |case| Embedding::new(case.size("num_embeddings", 0), case.size("embedding_dim", 0))?;
@@ -11,3 +15,15 @@ pub const ROWS: &[Row] = unary_rows! {
         Linear::with_options(case.size("in_features", 0), case.size("out_features", 0), options)?
     };
 };
+
+pub const BILINEAR: &[Row] = &[Row {
+    module: "Bilinear",
+    run: |case| {
+        let size = |name| case.size(name, 0);
+        let [in1, in2, out] = ["in1_features", "in2_features", "out_features"].map(size);
+        let bilinear = Bilinear::with_options(in1, in2, out, case.flag("bias", true), Device::Cpu)?;
+        let bilinear = case.loaded(bilinear)?;
+        let outputs = vec![bilinear.forward(&case.x(0)?, &case.x(1)?)?];
+        Ok(Run { model: Some(Box::new(bilinear)), outputs })
+    },
+}];

@@ -1,8 +1,8 @@
 //! Two-dimensional convolution and transposed convolution.
 
 use kiln_backend::{
-    Arguments, Conv2d, Conv2dArgs, Conv2dGradInputArgs, Conv2dGradWeightArgs, Conv2dReluGradInputArgs, CopyArgs, Error,
-    Layout, Result, Shape, ViewMut, with_tf32,
+    Arguments, Conv2d, Conv2dArgs, Conv2dGradInputArgs, Conv2dGradWeightArgs, Conv2dReluGradInputArgs, Convolution,
+    CopyArgs, Error, Layout, Result, Shape, ViewMut, with_tf32,
 };
 use kiln_derive::located;
 use smallvec::{SmallVec, smallvec};
@@ -79,16 +79,16 @@ impl Tensor {
         const OP: &str = "conv2d";
         images::batched(OP, self, |x| {
             check_weight(OP, x, weight, bias, rule)?;
-            let ((_, c, _, _), (o, c_group, _, _)) = (x.dims4()?, weight.dims4()?);
-            if c_group.checked_mul(rule.groups) != Some(c) || o % rule.groups != 0 {
-                let groups = rule.groups;
-                let mut expected = format!("a weight [O, C / groups, kh, kw] for C = {c} channels in {groups} groups");
-                if self.rank() == 3 && c_group == 1 && groups == 1 {
-                    // A batch of grayscale images looks like one image with many channels.
-                    expected += "; a batch of images with one channel is [N, 1, H, W] (`unsqueeze(1)`)";
-                }
+            let channels = x.dims()[1];
+            if self.rank() == 3 && weight.dims()[1] == 1 && rule.groups == 1 && channels != 1 {
+                // A batch of grayscale images looks like one image with many channels.
+                let expected = format!(
+                    "a weight [O, C / groups, kh, kw] for C = {channels} channels in 1 groups; a batch of images with one \
+                     channel is [N, 1, H, W] (`unsqueeze(1)`)"
+                );
                 return Err(Error::shapes(OP, x.shape(), weight.shape(), expected));
             }
+            check_channels(OP, x, weight, rule)?;
             let residual = match then.residual {
                 Some(residual) if self.rank() == 3 => Some(residual.unsqueeze(0)?),
                 residual => residual.cloned(),
@@ -101,12 +101,9 @@ impl Tensor {
     fn conv2d_of_batch(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d, then: Then<'_>) -> Result<Tensor> {
         const OP: &str = "conv2d";
         let (rule, Then { residual, relu }) = (*rule, then);
-        let ((n, _, h, w), (o, _, kh, kw)) = (self.dims4()?, weight.dims4()?);
+        let (n, o) = (self.dims()[0], weight.dims()[0]);
         check_bias(OP, bias, o)?;
-        let Some([oh, ow]) = rule.output([h, w], [kh, kw]) else {
-            let expected = format!("a kernel [{kh}, {kw}] that fits into the padded image, for {rule:?}");
-            return Err(Error::shapes(OP, self.shape(), weight.shape(), expected));
-        };
+        let [oh, ow] = output_size(OP, self, weight, &rule)?;
         let layout = image_layout(self, Shape::new(&[n, o, oh, ow])?);
         if let Some(residual) = residual {
             check::same_kind(OP, self, &[residual])?;
@@ -210,24 +207,10 @@ impl Tensor {
         const OP: &str = "conv_transpose2d";
         let rule = *rule;
         check_weight(OP, self, weight, bias, &rule)?;
-        let ((n, c, h, w), (c_weight, o_group, kh, kw)) = (self.dims4()?, weight.dims4()?);
-        if c_weight != c || c % rule.groups != 0 {
-            let expected =
-                format!("a weight [C, O / groups, kh, kw] for the C = {c} channels in {} groups", rule.groups);
-            return Err(Error::shapes(OP, self.shape(), weight.shape(), expected));
-        }
-        let o = Shape::new(&[o_group, rule.groups])?.numel();
+        let ((n, _, h, w), (_, _, kh, kw)) = (self.dims4()?, weight.dims4()?);
+        let o = check_transposed_channels(OP, self, weight, &rule)?;
         check_bias(OP, bias, o)?;
-        if (0..2).any(|axis| output_padding[axis] >= rule.stride[axis].max(rule.dilation[axis])) {
-            let message =
-                format!("the output padding {output_padding:?} must be below the stride or the dilation of {rule:?}");
-            return Err(Error::argument(OP, message));
-        }
-        let not_there = || {
-            let expected = format!("a kernel [{kh}, {kw}] that gives an image, for {rule:?}");
-            Error::shapes(OP, self.shape(), weight.shape(), expected)
-        };
-        let size = rule.transposed_output([h, w], [kh, kw], output_padding).ok_or_else(not_there)?;
+        let size = transposed_size(OP, self, weight, &rule, output_padding)?;
         let shape = Shape::new(&[n, o, size[0], size[1]])?;
         let more = [0, 1].map(|axis| output_padding[axis] / rule.stride[axis]);
         if more != [0; 2] {
@@ -238,7 +221,8 @@ impl Tensor {
         }
         // Whether the convolution maps this size to the image's.
         if rule.output(size, [kh, kw]) != Some([h, w]) {
-            return Err(not_there());
+            let expected = format!("a kernel [{kh}, {kw}] that gives an image, for {rule:?}");
+            return Err(Error::shapes(OP, self.shape(), weight.shape(), expected));
         }
         let layout = image_layout(self, shape);
         let out = no_grad(|| {
@@ -362,22 +346,104 @@ impl Tensor {
     }
 }
 
-fn check_weight(op: &'static str, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d) -> Result<()> {
+/// Checks the weight of a convolution in `N` dimensions.
+pub(super) fn check_weight<const N: usize>(
+    op: &'static str,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    rule: &Convolution<N>,
+) -> Result<()> {
     check::same_kind(op, x, &[weight])?;
     if let Some(bias) = bias {
         check::same_kind(op, x, &[bias])?;
     }
-    if weight.rank() != 4 {
-        return Err(Error::shape(op, "a weight with 4 dimensions", weight.shape()));
+    if weight.rank() != N + 2 {
+        return Err(Error::shape(op, format!("a weight with {} dimensions", N + 2), weight.shape()));
     }
-    let zero = |pair: [usize; 2]| pair.contains(&0);
-    if zero(rule.stride) || zero(rule.dilation) || rule.groups == 0 {
+    if rule.stride.contains(&0) || rule.dilation.contains(&0) || rule.groups == 0 {
         return Err(Error::argument(op, format!("strides, dilations and groups are at least 1, but {rule:?}")));
     }
     Ok(())
 }
 
-fn check_bias(op: &'static str, bias: Option<&Tensor>, o: usize) -> Result<()> {
+/// The dimensions of a kernel, as errors name them.
+fn kernel_dims<const N: usize>() -> &'static str {
+    ["", "k", "kh, kw", "kd, kh, kw"].get(N).copied().unwrap_or("…")
+}
+
+/// Checks the channels of a batch and of a convolution's weight.
+pub(super) fn check_channels<const N: usize>(
+    op: &'static str,
+    x: &Tensor,
+    weight: &Tensor,
+    rule: &Convolution<N>,
+) -> Result<()> {
+    let (c, o, c_group, groups) = (x.dims()[1], weight.dims()[0], weight.dims()[1], rule.groups);
+    if c_group.checked_mul(groups) == Some(c) && o.is_multiple_of(groups) {
+        return Ok(());
+    }
+    let dims = kernel_dims::<N>();
+    let expected = format!("a weight [O, C / groups, {dims}] for C = {c} channels in {groups} groups");
+    Err(Error::shapes(op, x.shape(), weight.shape(), expected))
+}
+
+/// Checks the channels of a batch and of a transposed convolution's weight; returns the number of output channels.
+pub(super) fn check_transposed_channels<const N: usize>(
+    op: &'static str,
+    x: &Tensor,
+    weight: &Tensor,
+    rule: &Convolution<N>,
+) -> Result<usize> {
+    let (c, c_weight, o_group, groups) = (x.dims()[1], weight.dims()[0], weight.dims()[1], rule.groups);
+    if c_weight != c || !c.is_multiple_of(groups) {
+        let dims = kernel_dims::<N>();
+        let expected = format!("a weight [C, O / groups, {dims}] for the C = {c} channels in {groups} groups");
+        return Err(Error::shapes(op, x.shape(), weight.shape(), expected));
+    }
+    Ok(Shape::new(&[o_group, groups])?.numel())
+}
+
+/// The extents after the channels.
+pub(super) fn spatial<const N: usize>(x: &Tensor) -> [usize; N] {
+    std::array::from_fn(|axis| x.dims().get(axis + 2).copied().unwrap_or(1))
+}
+
+/// The extents of a convolution's result.
+pub(super) fn output_size<const N: usize>(
+    op: &'static str,
+    x: &Tensor,
+    weight: &Tensor,
+    rule: &Convolution<N>,
+) -> Result<[usize; N]> {
+    let kernel = spatial(weight);
+    rule.output(spatial(x), kernel).ok_or_else(|| {
+        let expected = format!("a kernel {kernel:?} that fits into the padded image, for {rule:?}");
+        Error::shapes(op, x.shape(), weight.shape(), expected)
+    })
+}
+
+/// The extents of a transposed convolution's result.
+pub(super) fn transposed_size<const N: usize>(
+    op: &'static str,
+    x: &Tensor,
+    weight: &Tensor,
+    rule: &Convolution<N>,
+    output_padding: [usize; N],
+) -> Result<[usize; N]> {
+    if (0..N).any(|axis| output_padding[axis] >= rule.stride[axis].max(rule.dilation[axis])) {
+        let message =
+            format!("the output padding {output_padding:?} must be below the stride or the dilation of {rule:?}");
+        return Err(Error::argument(op, message));
+    }
+    let kernel = spatial(weight);
+    rule.transposed_output(spatial(x), kernel, output_padding).ok_or_else(|| {
+        let expected = format!("a kernel {kernel:?} that gives an image, for {rule:?}");
+        Error::shapes(op, x.shape(), weight.shape(), expected)
+    })
+}
+
+pub(super) fn check_bias(op: &'static str, bias: Option<&Tensor>, o: usize) -> Result<()> {
     match bias {
         Some(bias) if *bias.shape() != [o] => {
             Err(Error::shape(op, format!("a bias of the {o} output channels"), bias.shape()))

@@ -25,6 +25,43 @@ pub(crate) fn batched(op: &'static str, x: &Tensor, f: impl FnOnce(&Tensor) -> R
     }
 }
 
+/// [`batched`] for `spatial` dimensions after the channels, 1 or 3.
+pub(crate) fn batched_of(
+    op: &'static str,
+    spatial: usize,
+    x: &Tensor,
+    f: impl FnOnce(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    check::floats(op, x)?;
+    if x.rank() == spatial + 2 {
+        f(x)
+    } else if x.rank() == spatial + 1 {
+        let batch = x.unsqueeze(0)?;
+        f(&batch).map_err(|error| error.with_shape(batch.shape(), x.shape()))?.squeeze(0)
+    } else {
+        let expected = if spatial == 1 { "[N, C, L] or [C, L]" } else { "[N, C, D, H, W] or [C, D, H, W]" };
+        Err(Error::shape(op, expected, x.shape()))
+    }
+}
+
+/// [`batched_of`] for a call that also returns positions.
+pub(crate) fn with_indices(
+    op: &'static str,
+    spatial: usize,
+    x: &Tensor,
+    f: impl FnOnce(&Tensor) -> Result<(Tensor, Tensor)>,
+) -> Result<(Tensor, Tensor)> {
+    let mut positions = None;
+    let values_of = |x: &Tensor| {
+        let (values, indices) = f(x).map_err(|error| error.of_op(op))?;
+        positions = Some(indices);
+        Ok(values)
+    };
+    let values = if spatial == 2 { batched(op, x, values_of) } else { batched_of(op, spatial, x, values_of) }?;
+    let positions = positions.ok_or_else(|| Error::argument(op, "the device gave no positions"))?;
+    Ok((values, if x.rank() == spatial + 1 { positions.squeeze(0)? } else { positions }))
+}
+
 /// Channels-last memory: the elements of `[N, C, H, W]` in the order N, H, W, C.
 fn channels_last(shape: Shape) -> Layout {
     let dims = shape.dims();

@@ -6,55 +6,68 @@ use kiln_backend::{
 };
 use kiln_derive::located;
 
-use super::images::{batched, image_layout, writing};
+use super::images::{batched, image_layout, with_indices, writing};
 use crate::{
     autograd::{one, record, record_gradient},
     tensor::Tensor,
 };
 
-/// The windows of a pooling: their size, and how they move. Pairs are height first.
+/// The windows of a pooling in `N` dimensions: their size, and how they move. Numbers are in the order of the dimensions:
+/// depth, height, width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub struct Pooling {
-    kernel: [usize; 2],
-    stride: [usize; 2],
-    padding: [usize; 2],
-    dilation: [usize; 2],
-    ceil_mode: bool,
+pub struct Pooling<const N: usize = 2> {
+    pub(super) kernel: [usize; N],
+    pub(super) stride: [usize; N],
+    pub(super) padding: [usize; N],
+    pub(super) dilation: [usize; N],
+    pub(super) ceil_mode: bool,
 }
 
-impl Pooling {
+impl<const N: usize> Pooling<N> {
     /// Adjacent windows of this size.
-    pub fn new(kernel: [usize; 2]) -> Pooling {
-        Pooling { kernel, stride: kernel, padding: [0; 2], dilation: [1; 2], ceil_mode: false }
+    pub fn new(kernel: [usize; N]) -> Pooling<N> {
+        Pooling { kernel, stride: kernel, padding: [0; N], dilation: [1; N], ceil_mode: false }
     }
 
     /// The distance between neighboring windows; by default their size.
-    pub fn stride(self, stride: [usize; 2]) -> Pooling {
+    pub fn stride(self, stride: [usize; N]) -> Pooling<N> {
         Pooling { stride, ..self }
     }
 
     /// How far windows extend over the edges; at most half of their size. Padding never counts as a maximum, and counts
     /// as 0 in an average.
-    pub fn padding(self, padding: [usize; 2]) -> Pooling {
+    pub fn padding(self, padding: [usize; N]) -> Pooling<N> {
         Pooling { padding, ..self }
     }
 
     /// The distance between a window's elements; not for averages.
-    pub fn dilation(self, dilation: [usize; 2]) -> Pooling {
+    pub fn dilation(self, dilation: [usize; N]) -> Pooling<N> {
         Pooling { dilation, ..self }
     }
 
     /// Whether to round the number of windows up, so that every element is in one.
-    pub fn ceil_mode(self, ceil_mode: bool) -> Pooling {
+    pub fn ceil_mode(self, ceil_mode: bool) -> Pooling<N> {
         Pooling { ceil_mode, ..self }
     }
 
-    /// The windows, and how many of them an image has.
-    fn windows(&self, op: &'static str, x: &Tensor) -> Result<(Pool2d, [usize; 2])> {
+    /// The windows along two of the dimensions; a number past the last stands for windows of one element.
+    pub(super) fn of_plane(&self, axes: [usize; 2]) -> Pooling {
+        let of = |values: [usize; N], none: usize| axes.map(|axis| values.get(axis).copied().unwrap_or(none));
+        Pooling {
+            kernel: of(self.kernel, 1),
+            stride: of(self.stride, 1),
+            padding: of(self.padding, 0),
+            dilation: of(self.dilation, 1),
+            ceil_mode: self.ceil_mode,
+        }
+    }
+
+    /// How many windows a batch `[N, C, …]` has along each dimension.
+    pub(super) fn size(&self, op: &'static str, x: &Tensor) -> Result<[usize; N]> {
         let Pooling { kernel, stride, padding, dilation, ceil_mode } = *self;
-        let (_, _, h, w) = x.dims4()?;
-        for axis in 0..2 {
+        let mut sizes = [0; N];
+        for axis in 0..N {
             if kernel[axis] == 0 || stride[axis] == 0 || dilation[axis] == 0 {
                 return Err(Error::argument(
                     op,
@@ -68,46 +81,69 @@ impl Pooling {
                     format!("the padding must be at most half of the window, got {self:?}"),
                 ));
             }
+            let along = self.of_plane([axis, N]).pool();
+            let Some([size, _]) = along.output([x.dims()[axis + 2], 1], ceil_mode) else {
+                let expected = if N == 2 { "images" } else { "extents" };
+                return Err(Error::shape(op, format!("{expected} that {self:?} fits into"), x.shape()));
+            };
+            sizes[axis] = size;
         }
-        let pool = Pool2d::Window { kernel, stride, padding, dilation };
-        let size = pool.output([h, w], ceil_mode);
-        let size = size.ok_or_else(|| Error::shape(op, format!("images that {self:?} fits into"), x.shape()))?;
-        Ok((pool, size))
+        Ok(sizes)
     }
 }
 
-/// The output size of adaptive pooling: `[height, width]`, one number for both, or `None` to keep an extent.
-pub trait OutputSize {
-    /// Height and width.
-    fn output_size(&self) -> [Option<usize>; 2];
-}
+impl Pooling {
+    fn pool(&self) -> Pool2d {
+        let Pooling { kernel, stride, padding, dilation, .. } = *self;
+        Pool2d::Window { kernel, stride, padding, dilation }
+    }
 
-impl OutputSize for usize {
-    fn output_size(&self) -> [Option<usize>; 2] {
-        [Some(*self); 2]
+    /// The windows, and how many of them an image has.
+    fn windows(&self, op: &'static str, x: &Tensor) -> Result<(Pool2d, [usize; 2])> {
+        Ok((self.pool(), self.size(op, x)?))
     }
 }
 
-impl OutputSize for [usize; 2] {
-    fn output_size(&self) -> [Option<usize>; 2] {
+/// The output size of adaptive pooling in `N` dimensions: an extent for each, as `[height, width]`, one number for all, or
+/// `None` to keep an extent.
+pub trait OutputSize<const N: usize = 2> {
+    /// The extents.
+    fn output_size(&self) -> [Option<usize>; N];
+}
+
+impl<const N: usize> OutputSize<N> for usize {
+    fn output_size(&self) -> [Option<usize>; N] {
+        [Some(*self); N]
+    }
+}
+
+impl<const N: usize> OutputSize<N> for [usize; N] {
+    fn output_size(&self) -> [Option<usize>; N] {
         self.map(Some)
     }
 }
 
-impl OutputSize for [Option<usize>; 2] {
-    fn output_size(&self) -> [Option<usize>; 2] {
+impl<const N: usize> OutputSize<N> for [Option<usize>; N] {
+    fn output_size(&self) -> [Option<usize>; N] {
         *self
     }
 }
 
-/// The output size for images that have pixels.
-fn adaptive_size(op: &'static str, x: &Tensor, size: &impl OutputSize) -> Result<[usize; 2]> {
-    let (_, _, h, w) = x.dims4()?;
-    if h * w == 0 {
+/// The output size for a batch `[N, C, …]` that has elements in each plane.
+pub(super) fn adaptive_size<const N: usize>(
+    op: &'static str,
+    x: &Tensor,
+    size: &impl OutputSize<N>,
+) -> Result<[usize; N]> {
+    let extents = &x.dims()[2..];
+    if extents.contains(&0) {
         return Err(Error::shape(op, "images that have pixels", x.shape()));
     }
-    let [height, width] = size.output_size();
-    Ok([height.unwrap_or(h), width.unwrap_or(w)])
+    let mut sizes = [0; N];
+    for ((size, wanted), extent) in sizes.iter_mut().zip(size.output_size()).zip(extents) {
+        *size = wanted.unwrap_or(*extent);
+    }
+    Ok(sizes)
 }
 
 #[located]
@@ -131,9 +167,9 @@ impl Tensor {
     /// Those of [`max_pool2d`](Tensor::max_pool2d).
     pub fn max_pool2d_with_indices(&self, pooling: &Pooling) -> Result<(Tensor, Tensor)> {
         const OP: &str = "max_pool2d_with_indices";
-        self.with_indices(OP, |x| {
+        with_indices(OP, 2, self, |x| {
             let (pool, size) = pooling.windows(OP, x)?;
-            x.max_pooled("MaxPool2DWithIndicesBackward0", pool, size, true)
+            positioned(OP, x.max_pooled("MaxPool2DWithIndicesBackward0", pool, size, true)?)
         })
     }
 
@@ -145,11 +181,7 @@ impl Tensor {
     /// floating-point.
     pub fn avg_pool2d(&self, pooling: &Pooling, divisor: PoolDivisor) -> Result<Tensor> {
         const OP: &str = "avg_pool2d";
-        if pooling.dilation != [1; 2] || divisor == PoolDivisor::Fixed(0) {
-            let message =
-                format!("average pooling takes no dilation and no divisor of 0, got {pooling:?} and {divisor:?}");
-            return Err(Error::argument(OP, message));
-        }
+        check_average(OP, pooling, divisor)?;
         batched(OP, self, |x| {
             let (pool, size) = pooling.windows(OP, x)?;
             x.averaged("AvgPool2DBackward0", pool, divisor, size)
@@ -188,25 +220,10 @@ impl Tensor {
     /// Those of [`adaptive_avg_pool2d`](Tensor::adaptive_avg_pool2d).
     pub fn adaptive_max_pool2d_with_indices(&self, size: impl OutputSize) -> Result<(Tensor, Tensor)> {
         const OP: &str = "adaptive_max_pool2d_with_indices";
-        self.with_indices(OP, |x| {
+        with_indices(OP, 2, self, |x| {
             let size = adaptive_size(OP, x, &size)?;
-            x.max_pooled("AdaptiveMaxPool2DBackward0", Pool2d::Adaptive, size, true)
+            positioned(OP, x.max_pooled("AdaptiveMaxPool2DBackward0", Pool2d::Adaptive, size, true)?)
         })
-    }
-
-    /// Calls `f`, which also returns positions, with images `[N, C, H, W]`.
-    fn with_indices(
-        &self,
-        op: &'static str,
-        f: impl FnOnce(&Tensor) -> Result<(Tensor, Option<Tensor>)>,
-    ) -> Result<(Tensor, Tensor)> {
-        let mut positions = Err(Error::argument(op, "the device gave no positions"));
-        let values = batched(op, self, |x| {
-            let (values, indices) = f(x).map_err(|error| error.of_op(op))?;
-            positions = indices.ok_or_else(|| Error::argument(op, "the device gave no positions"));
-            Ok(values)
-        })?;
-        Ok((values, if self.rank() == 3 { positions?.squeeze(0)? } else { positions? }))
     }
 
     /// The maxima, and their positions: in the plane if requested, otherwise in the smallest dtype if the gradient needs them.
@@ -282,6 +299,24 @@ impl Tensor {
             Ok(one(ctx.grad()?.averaged(node, pool, divisor, [h, w])?))
         })
     }
+}
+
+/// Maxima with the positions that were asked for.
+fn positioned(op: &'static str, (values, indices): (Tensor, Option<Tensor>)) -> Result<(Tensor, Tensor)> {
+    Ok((values, indices.ok_or_else(|| Error::argument(op, "the device gave no positions"))?))
+}
+
+/// Checks what average pooling does not take.
+pub(super) fn check_average<const N: usize>(
+    op: &'static str,
+    pooling: &Pooling<N>,
+    divisor: PoolDivisor,
+) -> Result<()> {
+    if pooling.dilation == [1; N] && divisor != PoolDivisor::Fixed(0) {
+        return Ok(());
+    }
+    let message = format!("average pooling takes no dilation and no divisor of 0, got {pooling:?} and {divisor:?}");
+    Err(Error::argument(op, message))
 }
 
 /// Positions of maxima in planes of this width, converted from those that [`Tensor::max_pooled`] saved.

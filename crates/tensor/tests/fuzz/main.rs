@@ -4,6 +4,9 @@
 #[macro_use]
 #[path = "../common/rows.rs"]
 mod rows;
+#[macro_use]
+#[path = "../common/rows_spatial.rs"]
+mod rows_spatial;
 
 mod choices;
 #[macro_use]

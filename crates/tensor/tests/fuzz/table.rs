@@ -1,8 +1,8 @@
 //! The calls of each operation with random arguments.
 
 use kiln_tensor::{
-    At, AttentionOptions, ClassLoss, ClassLossInput, Conv2d, Device, NewAxis, PadMode, PointwiseLossKind, PoolDivisor,
-    Pooling, Reduction, Result, Rhs, RoundingMode, Running, Tensor,
+    At, AttentionOptions, ClassLoss, ClassLossInput, Conv2d, Convolution, Device, NewAxis, PadMode, PointwiseLossKind,
+    PoolDivisor, Pooling, Reduction, Result, Rhs, RoundingMode, Running, Tensor,
 };
 
 use super::choices::Choices;
@@ -77,7 +77,7 @@ fn weight(r: &mut Choices, x: &Tensor, dims: &[usize]) -> Option<Tensor> {
 }
 
 pub const CALLS: &[(&str, Call)] = &{
-    const PARTS: [&[(&str, Call)]; 7] = [UNARY, BINARY, REDUCTIONS, SINGLE, SEVERAL, IN_PLACE, ROWS];
+    const PARTS: [&[(&str, Call)]; 8] = [UNARY, BINARY, REDUCTIONS, SINGLE, SEVERAL, IN_PLACE, SCANS, SPATIAL];
     const COUNT: usize = {
         let (mut count, mut part) = (0, 0);
         while part < PARTS.len() {
@@ -101,14 +101,15 @@ pub const CALLS: &[(&str, Call)] = &{
 
 macro_rules! random_rows {
     ($($op:ident {
-        golden |$x:ident, $a:ident| $golden:expr;
+        $(golden |$x:ident, $a:ident| $golden:expr;)?
         $(gradient $shapes:ident $values:ident |$gx:ident| $gradient:expr;)*
         random |$rx:ident, $ry:ident, $rr:ident| $call:expr;
     })*) => {
-        const ROWS: &[(&str, Call)] = &[$((stringify!($op), |$rx, $ry, $rr| $call),)*];
+        &[$((stringify!($op), |$rx, $ry, $rr| $call),)*]
     };
 }
-op_rows!(random_rows);
+const SCANS: &[(&str, Call)] = op_rows!(random_rows);
+const SPATIAL: &[(&str, Call)] = spatial_rows!(random_rows);
 
 macro_rules! unary_rows {
     ($names:tt $(UNARY($variant:ident, $op:ident, $($row:tt)*))*) => {
@@ -287,6 +288,51 @@ fn images(x: &Tensor, r: &mut Choices) -> Tensor {
     let first = r.below(2);
     let images = r.tensor_of(x.dtype(), &dims[first..]);
     if r.flag() { images.channels_last().unwrap_or(images) } else { images }
+}
+
+/// The tensor, or a batch of its dtype with this many dimensions after the channels.
+fn spatial(dims: usize, x: &Tensor, r: &mut Choices) -> Tensor {
+    if r.below(4) == 0 {
+        return x.clone();
+    }
+    let extents: Vec<usize> = (0..dims + 2).map(|dim| r.below(3) + usize::from(dim > 0)).collect();
+    let first = r.below(2);
+    r.tensor_of(x.dtype(), &extents[first..])
+}
+
+fn pair_of(values: (Tensor, Tensor)) -> Result<Vec<Tensor>> {
+    Ok(pair(values))
+}
+
+/// Numbers for each dimension: the usual one or one more, or now and then any.
+fn each<const N: usize>(r: &mut Choices, usual: usize) -> [usize; N] {
+    if r.below(6) == 0 { std::array::from_fn(|_| r.size()) } else { std::array::from_fn(|_| usual + r.below(2)) }
+}
+
+fn pooling_of<const N: usize>(r: &mut Choices) -> Pooling<N> {
+    let pooling = Pooling::new(each(r, 1)).stride(each(r, 1)).padding(each(r, 0));
+    if r.flag() { pooling.dilation(each(r, 1)).ceil_mode(r.flag()) } else { pooling }
+}
+
+fn rule<const N: usize>(r: &mut Choices) -> Convolution<N> {
+    let groups = if r.below(4) == 0 { r.size() } else { 1 };
+    Convolution { stride: each(r, 1), padding: each(r, 0), dilation: each(r, 1), groups }
+}
+
+/// Calls a convolution, also a transposed one, with operands that often fit.
+fn convolution_of(
+    dims: usize,
+    x: &Tensor,
+    y: &Tensor,
+    r: &mut Choices,
+    f: impl Fn(&Tensor, &Tensor, Option<&Tensor>, &mut Choices) -> Result<Vec<Tensor>>,
+) -> Result<Vec<Tensor>> {
+    let x = spatial(dims, x, r);
+    let channels = if x.rank() > dims { x.dims()[x.rank() - dims - 1] } else { 1 };
+    let extents: Vec<usize> = [channels; 2].into_iter().chain((0..dims).map(|_| r.below(2) + 1)).collect();
+    let weight = if r.below(4) == 0 { y.clone() } else { r.tensor_of(x.dtype(), &extents) };
+    let bias = r.flag().then(|| r.tensor_of(x.dtype(), &[channels]));
+    f(&x, &weight, bias.as_ref(), r)
 }
 
 /// Extents that memory holds.

@@ -1,71 +1,94 @@
 //! Golden calls: convolution, pooling, normalization, padding, embedding.
 
-use kiln_tensor::{Conv2d, PadMode, PoolDivisor, Pooling, Running, Tensor};
+use kiln_tensor::{Conv2d, Convolution, PadMode, PoolDivisor, Pooling, Running, Tensor};
+use serde_json::Value;
 
 use crate::{
     common::args::Args,
     suite::{Miss, lacks},
 };
 
-fn pair(a: &Args, name: &str, default: usize) -> [usize; 2] {
+/// A size for each dimension, or one for all.
+pub fn sizes<const N: usize>(a: &Args, name: &str, default: usize) -> [usize; N] {
     match a.ints(name)[..] {
-        [h, w] => [h as usize, w as usize],
-        [both] => [both as usize; 2],
-        _ => [default; 2],
+        [all] => [all as usize; N],
+        ref each if each.len() == N => std::array::from_fn(|axis| each[axis] as usize),
+        _ => [default; N],
     }
 }
 
-fn rule(a: &Args) -> Result<Conv2d, Miss> {
-    Ok(Conv2d {
-        stride: pair(a, "stride", 1),
+pub fn rule<const N: usize>(a: &Args) -> Result<Convolution<N>, Miss> {
+    Ok(Convolution {
+        stride: sizes(a, "stride", 1),
         padding: match a.text("padding") {
-            None => pair(a, "padding", 0),
-            Some("valid") => [0; 2],
+            None => sizes(a, "padding", 0),
+            Some("valid") => [0; N],
             Some(_) => return Err(lacks("padding same")),
         },
-        dilation: pair(a, "dilation", 1),
+        dilation: sizes(a, "dilation", 1),
         groups: a.size("groups").unwrap_or(1),
     })
 }
 
-/// A convolution, whose padding may be by name.
-fn conv2d(x: &[Tensor], a: &Args) -> Result<Tensor, Miss> {
-    let bias = a.tensor("bias", x).or(if a.get("weight").is_none() { x.get(2) } else { None });
-    if a.text("padding") == Some("same") {
-        let (kernel, dilation) = ([x[1].dims()[2], x[1].dims()[3]], pair(a, "dilation", 1));
-        let total = [0, 1].map(|axis| dilation[axis] * (kernel[axis] - 1));
-        // By half on either side; an odd element goes after.
-        let sides = [total[1] / 2, total[1] - total[1] / 2, total[0] / 2, total[0] - total[0] / 2];
-        let padded = x[0].pad(&sides.map(|side| side as i64), PadMode::Constant(0.0))?;
-        let rule = Conv2d { dilation, groups: a.size("groups").unwrap_or(1), ..Conv2d::default() };
-        a.get("stride");
-        return Ok(padded.conv2d(&x[1], bias, &rule)?);
-    }
-    Ok(x[0].conv2d(&x[1], bias, &rule(a)?)?)
+/// The bias among the arguments: by name, or the third input.
+pub fn bias<'a>(x: &'a [Tensor], a: &Args) -> Option<&'a Tensor> {
+    a.tensor("bias", x).or(if a.get("weight").is_none() { x.get(2) } else { None })
 }
 
-fn windows(a: &Args) -> Pooling {
-    let kernel = pair(a, "kernel_size", 1);
-    let windows = Pooling::new(kernel).padding(pair(a, "padding", 0)).dilation(pair(a, "dilation", 1));
+/// A convolution, whose padding may be by name.
+pub fn convolved<const N: usize>(
+    x: &[Tensor],
+    a: &Args,
+    conv: impl Fn(&Tensor, &Convolution<N>) -> kiln_tensor::Result<Tensor>,
+) -> Result<Tensor, Miss> {
+    if a.text("padding") == Some("same") {
+        let dilation: [usize; N] = sizes(a, "dilation", 1);
+        let mut sides = Vec::new();
+        for axis in (0..N).rev() {
+            // By half on either side; an odd element goes after.
+            let total = dilation[axis] * (x[1].dims()[axis + 2] - 1);
+            sides.extend([(total / 2) as i64, (total - total / 2) as i64]);
+        }
+        let padded = x[0].pad(&sides, PadMode::Constant(0.0))?;
+        a.get("stride");
+        return Ok(conv(
+            &padded,
+            &Convolution { dilation, groups: a.size("groups").unwrap_or(1), ..Convolution::default() },
+        )?);
+    }
+    Ok(conv(&x[0], &rule(a)?)?)
+}
+
+pub fn windows<const N: usize>(a: &Args) -> Pooling<N> {
+    let kernel = sizes(a, "kernel_size", 1);
+    let windows = Pooling::new(kernel).padding(sizes(a, "padding", 0)).dilation(sizes(a, "dilation", 1));
     let windows = windows.ceil_mode(a.flag("ceil_mode"));
-    if a.ints("stride").is_empty() { windows } else { windows.stride(pair(a, "stride", 1)) }
+    if a.ints("stride").is_empty() { windows } else { windows.stride(sizes(a, "stride", 1)) }
 }
 
 /// The size of an adaptive pooling, in which null keeps the extent.
-fn output_size(a: &Args) -> [Option<usize>; 2] {
-    use serde_json::Value;
+pub fn output_size<const N: usize>(a: &Args) -> [Option<usize>; N] {
+    let size = |size: &Value| size.as_u64().map(|size| size as usize);
     match a.get("output_size") {
-        Some(Value::Array(sizes)) if sizes.len() == 2 => {
-            [&sizes[0], &sizes[1]].map(|size| size.as_u64().map(|size| size as usize))
-        }
-        Some(Value::Array(sizes)) => [sizes[0].as_u64().map(|size| size as usize); 2],
-        Some(size) => [size.as_u64().map(|size| size as usize); 2],
-        None => [None; 2],
+        Some(Value::Array(sizes)) if sizes.len() == N => std::array::from_fn(|axis| size(&sizes[axis])),
+        Some(Value::Array(sizes)) => [size(&sizes[0]); N],
+        Some(one) => [size(one); N],
+        None => [None; N],
+    }
+}
+
+/// What the sums of an average pooling are divided by.
+pub fn divisor(a: &Args) -> PoolDivisor {
+    let include = a.get("count_include_pad").is_none_or(|include| include.as_bool() == Some(true));
+    match (a.int("divisor_override"), include) {
+        (Some(n), _) => PoolDivisor::Fixed(n),
+        (None, false) => PoolDivisor::Inside,
+        (None, true) => PoolDivisor::WithPadding,
     }
 }
 
 /// Maxima and their places; the places alone are left out where PyTorch was not asked for them.
-fn maxima(a: &Args, (values, indices): (Tensor, Tensor)) -> Vec<Tensor> {
+pub fn maxima(a: &Args, (values, indices): (Tensor, Tensor)) -> Vec<Tensor> {
     match a.get("return_indices") {
         Some(asked) if asked.as_bool() == Some(false) => vec![values],
         _ => vec![values, indices],
@@ -73,26 +96,18 @@ fn maxima(a: &Args, (values, indices): (Tensor, Tensor)) -> Vec<Tensor> {
 }
 
 table! {
-    conv2d => |x, a| conv2d(x, a)?;
+    conv2d => |x, a| convolved(x, a, |input, rule: &Conv2d| input.conv2d(&x[1], bias(x, a), rule))?;
     conv2d_channels_last => |x, a| {
         let out = x[0].channels_last()?.conv2d(&x[1], x.get(2), &rule(a)?)?;
         assert!(out.is_channels_last() || out.is_contiguous());
         out
     };
     conv2d_transposed => |x, a| x[0].transpose(2, 3)?.conv2d(&x[1], x.get(2), &rule(a)?)?;
-    conv_transpose2d => |x, a| x[0].conv_transpose2d(&x[1], x.get(2), &rule(a)?, pair(a, "output_padding", 0))?;
+    conv_transpose2d => |x, a| x[0].conv_transpose2d(&x[1], x.get(2), &rule(a)?, sizes(a, "output_padding", 0))?;
     max_pool2d => |x, a| maxima(a, x[0].max_pool2d_with_indices(&windows(a))?);
-    avg_pool2d => |x, a| {
-        let include = a.get("count_include_pad").is_none_or(|include| include.as_bool() == Some(true));
-        let divisor = match (a.int("divisor_override"), include) {
-            (Some(n), _) => PoolDivisor::Fixed(n),
-            (None, false) => PoolDivisor::Inside,
-            (None, true) => PoolDivisor::WithPadding,
-        };
-        x[0].avg_pool2d(&windows(a), divisor)?
-    };
-    adaptive_avg_pool2d => |x, a| x[0].adaptive_avg_pool2d(output_size(a))?;
-    adaptive_max_pool2d => |x, a| maxima(a, x[0].adaptive_max_pool2d_with_indices(output_size(a))?);
+    avg_pool2d => |x, a| x[0].avg_pool2d(&windows(a), divisor(a))?;
+    adaptive_avg_pool2d => |x, a| x[0].adaptive_avg_pool2d(output_size::<2>(a))?;
+    adaptive_max_pool2d => |x, a| maxima(a, x[0].adaptive_max_pool2d_with_indices(output_size::<2>(a))?);
     batch_norm => |x, a| {
         // OpInfo's samples name the statistics; the others want to see what became of them.
         let named = |name: &str| a.tensor(name, x).cloned();

@@ -13,6 +13,9 @@ mod common;
 #[macro_use]
 #[path = "../common/rows.rs"]
 mod rows;
+#[macro_use]
+#[path = "../common/rows_spatial.rs"]
+mod rows_spatial;
 #[path = "../../../../tests/support/outcome.rs"]
 mod outcome;
 
@@ -56,8 +59,9 @@ use suite::{Row, Unlike};
 use unlike::{ABSENT, UNLIKE, UNLIKE_SAMPLES};
 
 fn tables() -> Vec<Row> {
-    [elementwise::ROWS, images::ROWS, indexing::ROWS, losses::ROWS, reducing::ROWS, shaping::ROWS, structured::ROWS]
+    [elementwise::ROWS, images::ROWS, indexing::ROWS, losses::ROWS, reducing::ROWS, shaping::ROWS]
         .into_iter()
+        .chain([structured::scans::ROWS, structured::spatial::ROWS])
         .flatten()
         .map(|row| Row { op: row.op, call: row.call })
         .collect()

@@ -36,6 +36,13 @@ pub const UNLIKE: &[Unlike] = unlike! {
     "layer_norm" "*" "gradient": ROUNDING;
     "avg_pool2d" "*" "takes floats": FLOATS;
     "linear" "*" "takes floats": FLOATS;
+    "avg_pool1d" "*" "takes floats": FLOATS;
+    "avg_pool3d" "*" "takes floats": FLOATS;
+    "conv1d" "*" "takes floats": FLOATS;
+    "conv3d" "*" "takes floats": FLOATS;
+    "conv_transpose1d" "*" "takes floats": FLOATS;
+    "local_response_norm" "*" "takes floats": FLOATS;
+    "pairwise_distance" "*" "takes floats": FLOATS;
     "rpow" "*" "negative powers": POWERS;
 };
 
@@ -52,6 +59,9 @@ pub const UNLIKE_SAMPLES: &[Unlike] = unlike! {
     "conv2d" "*" "takes floats": FLOATS;
     "conv_transpose2d" "*" "takes floats": FLOATS;
     "max_pool2d" "*" "takes floats": FLOATS;
+    "conv_transpose3d" "*" "takes floats": FLOATS;
+    "max_pool1d" "*" "takes floats": FLOATS;
+    "max_pool3d" "*" "takes floats": FLOATS;
     "pow" "*" "negative powers": POWERS;
     "scatter" "*" "reduce": "deprecated in PyTorch, but for `add`, which is scatter_add";
     "*" "*" "truth values cannot be added": "counting truth values by index needs integers; PyTorch ors them";

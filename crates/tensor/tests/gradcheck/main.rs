@@ -9,6 +9,9 @@ mod operation_tests;
 #[macro_use]
 #[path = "../common/rows.rs"]
 mod rows;
+#[macro_use]
+#[path = "../common/rows_spatial.rs"]
+mod rows_spatial;
 
 mod check;
 mod elementwise;
@@ -32,7 +35,7 @@ fn tables() -> impl Iterator<Item = &'static Check> {
     [elementwise::UNARY, elementwise::BINARY, elementwise::OTHERS, structured::VIEWS, structured::INDEXING]
         .into_iter()
         .chain([structured::REDUCING, structured::PRODUCTS, structured::IMAGE_OPS, structured::IN_PLACE])
-        .chain([structured::ROW_CHECKS])
+        .chain([structured::SCANS, structured::SPATIAL])
         .flatten()
 }
 

@@ -1,8 +1,8 @@
 //! Gradient checks: views, joining, indexing, reductions, products, losses, in-place operations.
 
 use kiln_tensor::{
-    AttentionOptions, ClassLoss, ClassLossInput, Conv2d, DType, Device, Ellipsis, NewAxis, PadMode, PointwiseLossKind,
-    PoolDivisor, Pooling, Reduction, Result, Running, Tensor, step,
+    AttentionOptions, ClassLoss, ClassLossInput, Conv1d, Conv2d, Conv3d, DType, Device, Ellipsis, NewAxis, PadMode,
+    PointwiseLossKind, PoolDivisor, Pooling, Reduction, Result, Running, Tensor, step,
 };
 
 use super::{
@@ -52,6 +52,18 @@ shapes! {
     GROUPS = [[1, 4, 5, 4], [2, 2, 2, 3]];
     TRANSPOSED = [[2, 2, 3, 2], [2, 3, 2, 3], [3]] [[2, 2, 3], [2, 1, 3, 3], [1]];
     TRANSPOSED_GROUPS = [[1, 4, 2, 3], [4, 2, 3, 2]];
+    SIGNAL_CONVOLUTION = [[2, 2, 6], [3, 2, 2], [3]] [[2, 5], [2, 2, 3], [2]] [[0, 2, 6], [1, 2, 3], [1]];
+    SIGNAL_CONVOLUTION_T = [[2, 2, 3], [2, 3, 2], [3]] [[2, 3], [2, 1, 3], [1]];
+    VOLUME_CONVOLUTION = [[2, 2, 3, 3, 2], [2, 2, 2, 2, 3], [2]] [[1, 2, 3, 2], [1, 1, 2, 1, 2], [1]]
+        [[0, 1, 3, 3, 2], [1, 1, 2, 2, 2], [1]];
+    VOLUME_GROUPS = [[1, 4, 3, 2, 2], [2, 2, 2, 2, 1]];
+    VOLUME_CONVOLUTION_T = [[1, 2, 2, 2, 2], [2, 2, 2, 2, 1], [2]] [[1, 2, 1, 2], [1, 1, 3, 1, 2], [1]];
+    SIGNALS = [[2, 2, 6]] [[1, 6]] [[0, 2, 6]];
+    VOLUMES = [[1, 2, 3, 3, 4]] [[1, 2, 3, 4]] [[0, 1, 2, 2, 3]];
+    NORMALIZED_INSTANCES = [[2, 3, 2, 2], [3], [3]] [[2, 2, 3], [2], [2]];
+    NORMALIZED_BY_SQUARES = [[2, 3], [3]] [[2, 2, 3], [2, 3]] [[0, 3], [3]];
+    PAIRS_OF_VECTORS = [[2, 3], [2, 3]] [[1, 3], [2, 3]] [[0, 3], [0, 3]];
+    BILINEAR = [[2, 2, 3], [2, 2, 2], [2, 3, 2], [2]] [[3], [2], [1, 3, 2]] [[0, 3], [0, 2], [2, 3, 2], [2]];
     IMAGES = [[2, 2, 5, 4]] [[1, 5, 4]] [[0, 2, 5, 4]];
     NORMALIZED = [[2, 3, 2, 2], [3], [3]] [[4, 2], [2], [2]] [[2, 2, 3], [2], [2]];
     NORMALIZED_ROWS = [[2, 3, 4], [3, 4], [3, 4]];
@@ -269,15 +281,15 @@ pub const IMAGE_OPS: &[Check] = checks! {
 
 macro_rules! gradient_rows {
     ($($op:ident {
-        golden |$x:ident, $a:ident| $golden:expr;
+        $(golden |$x:ident, $a:ident| $golden:expr;)?
         $(gradient $shapes:ident $values:ident |$gx:ident| $call:expr;)*
         random |$rx:ident, $ry:ident, $rr:ident| $random:expr;
     })*) => {
-        pub const ROW_CHECKS: &[Check] =
-            &[$($(Check { op: stringify!($op), shapes: $shapes, values: $values, call: |$gx| $call },)*)*];
+        &[$($(Check { op: stringify!($op), shapes: $shapes, values: $values, call: |$gx| $call },)*)*]
     };
 }
-op_rows!(gradient_rows);
+pub const SCANS: &[Check] = op_rows!(gradient_rows);
+pub const SPATIAL: &[Check] = spatial_rows!(gradient_rows);
 
 pub const PRODUCTS: &[Check] = checks! {
     trace SQUARE Any |x| x[0].trace();
