@@ -333,10 +333,17 @@ struct OptimSlot {
     // The step count.
     unsigned long long* count;
     // The slot's first block, of OPTIM_BLOCK elements each; the next slot's first block ends it. And the number of
-    // elements in its last block.
+    // elements in its last block, with the OPTIM_SLOT flags.
     uint32_t first_block;
     uint32_t tail;
 };
+
+// All addresses of a slot are multiples of 16 bytes.
+constexpr uint32_t OPTIM_SLOT_PACKED = 1u << 31;
+// The state behind the last one of the rule receives the parameter rounded to half precision.
+constexpr uint32_t OPTIM_SLOT_LOW_F16 = 1u << 30;
+constexpr uint32_t OPTIM_SLOT_LOW_BF16 = 1u << 29;
+constexpr uint32_t OPTIM_SLOT_TAIL = OPTIM_SLOT_LOW_BF16 - 1;
 
 constexpr int OPTIM_SLOTS = 71;
 constexpr uint32_t OPTIM_BLOCK = 4096;
@@ -345,6 +352,8 @@ constexpr uint32_t OPTIM_NESTEROV = 2;
 constexpr uint32_t OPTIM_MOMENTUM = 4;
 constexpr uint32_t OPTIM_AMSGRAD = 8;
 constexpr uint32_t OPTIM_CENTERED = 16;
+// The number of states in use is in the flags, too, from this bit on.
+constexpr uint32_t OPTIM_STATES = 8;
 
 // A step of up to OPTIM_SLOTS parameters in one launch. The pointers are passed by value: gradients have new addresses
 // in every step, so a table in device memory would have to be uploaded each time. All drivers accept 4 KiB of
@@ -352,6 +361,9 @@ constexpr uint32_t OPTIM_CENTERED = 16;
 struct Optim {
     const double* lr;
     GeneratorState* progress;
+    // What gradients are divided by, and whether the step is skipped (unless it is 0); either may be null.
+    const float* scale;
+    const float* found_inf;
     // Counter blocks that were drawn in the step.
     uint64_t drawn;
     double scalars[6];
@@ -360,6 +372,26 @@ struct Optim {
     uint32_t blocks;
     uint32_t unused;
     OptimSlot slot[OPTIM_SLOTS];
+};
+
+// A gradient for a gradient scaler to look at, numbered in blocks as the parameters of `Optim`.
+struct UnscaleSlot {
+    void* grad;
+    uint32_t first_block;
+    // Elements of the last block, with OPTIM_SLOT_PACKED.
+    uint32_t tail;
+};
+
+constexpr int UNSCALE_SLOTS = 254;
+
+struct Unscale {
+    // Null: gradients are only looked at.
+    const float* scale;
+    // Receives 1 if one is infinite or NaN.
+    float* found_inf;
+    uint32_t slots;
+    uint32_t blocks;
+    UnscaleSlot slot[UNSCALE_SLOTS];
 };
 
 // What a kernel reports when it meets an invalid value in memory. The first report is kept.

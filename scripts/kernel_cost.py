@@ -90,7 +90,6 @@ class Hot:
 
 
 FLOATS = "(f32|f16|bf16)"
-ONE_BY_ONE = "parameters of half precision are read one by one; those that are trained are f32"
 HOT = [
     Hot(f"unary_relu_{FLOATS}", "output"),
     Hot(f"unary_grad_relu_{FLOATS}", "input's gradient"),
@@ -113,11 +112,14 @@ HOT = [
     Hot(f"norm_packed_(along|across|rows)_{FLOATS}", "output, without the statistics"),
     Hot(f"norm_packed_grad_(along|across|rows)_{FLOATS}", "input's gradient, without the sums"),
     Hot(f"norm_packed_grad_columns_{FLOATS}", "input", counted="load", size=16, each=2),
-    Hot(f"optim_sgd_{FLOATS}", "parameter", each=2),
-    Hot("optim_adagrad_f32", "parameter", each=2),
-    Hot("optim_adagrad_(f16|bf16)", "parameter", each=2, slow=ONE_BY_ONE),
-    Hot("optim_(adam|rmsprop)_f32", "parameter", each=4),
-    Hot("optim_(adam|rmsprop)_(f16|bf16)", "parameter", each=4, slow=ONE_BY_ONE),
+    Hot("optim_(sgd|adagrad)_f32", "parameter", size=16, each=2),
+    Hot("optim_(sgd|adagrad)_(f16|bf16)", "parameter", each=2),
+    Hot("optim_(adam|rmsprop)_f32", "parameter", size=16, each=4),
+    Hot("optim_(adam|rmsprop)_(f16|bf16)", "parameter", each=4),
+    # Gradients in half precision. Of six stores on the path, two are of the rounded copy, as f16 or bf16: one of them happens.
+    Hot("optim_(sgd|adagrad)_(f16|bf16)_f32", "parameter", size=16, each=3),
+    Hot("optim_(adam|rmsprop)_(f16|bf16)_f32", "parameter", size=16, each=4),
+    Hot(f"unscale_grads_{FLOATS}", "gradient"),
 ]
 
 WIDTHS = {"8": 1, "16": 2, "32": 4, "64": 8, "128": 16}

@@ -99,8 +99,8 @@ MUTATIONS = [
     Mutation(
         "adam_infinite_parameter", "weight decay of 0 times an infinite parameter makes the gradient NaN",
         "kernels/optim.cu",
-        "if (decay != R(0)) grad",
-        "grad",
+        "if (decay != R(0)) step",
+        "step",
         ["special_values::optimizers"],
     ),
     Mutation(
@@ -459,6 +459,48 @@ MUTATIONS = [
         "R scale = p.reduction == REDUCTION_MEAN && grad ? R(1) / *total : R(1);",
         ["cross_entropy_with_its_gradient"],
     ),
+    Mutation(
+        "optimizer_skipped_count", "a step that is skipped counts",
+        "kernels/optim.cu",
+        "k = threadIdx.x; !skipped && k < p.slots;",
+        "k = threadIdx.x; k < p.slots;",
+        ["optimizers"],
+    ),
+    Mutation(
+        "optimizer_packed", "16 bytes at a time wherever states begin",
+        "crates/cuda/src/params/step.rs",
+        "tail |= packed(&[param, grad, a, b, c]);",
+        "tail |= packed(&[param, grad]);",
+        ["optimizers"],
+    ),
+    Mutation(
+        "optimizer_low_dtype", "rounded copies of parameters are all bf16",
+        "crates/cuda/src/params/step.rs",
+        "tail |= if dtype == DType::F16 { LOW_F16 } else { LOW_BF16 };",
+        "tail |= LOW_BF16;",
+        ["optimizers"],
+    ),
+    Mutation(
+        "optimizer_scale", "gradients are multiplied by the scale",
+        "kernels/optim.cu",
+        "(R)(1.0 / (f64)*p.scale)",
+        "(R)(*p.scale)",
+        ["optimizers"],
+    ),
+    Mutation(
+        "unscale_found", "only the last element of a thread is looked at",
+        "kernels/grad_scaler.cu",
+        "found = found || values[v]",
+        "found = values[v]",
+        ["unscaled_gradients"],
+    ),
+    Mutation(
+        "update_scale_interval", "the scale grows a step late",
+        "kernels/grad_scaler.cu",
+        "*tracker + 1 == interval",
+        "*tracker == interval",
+        ["scales_that_move"],
+    ),
     # ---- steps that are captured as a graph ----
     Mutation(
         "capture_stale_slot", "host values in a pinned slot are captured, and the slot is used again",
@@ -507,6 +549,14 @@ MUTATIONS = [
         "graph.case == case && graph.state == address",
         "graph.case.0 == case.0 && graph.state == address",
         ["networks::mlp"],
+        "captured",
+    ),
+    Mutation(
+        "capture_scaler_settings", "a captured step goes on with the growth interval of its capture",
+        "crates/nn/src/optim/grad_scaler.rs",
+        "valid_while(move || growth.upgrade().is_some_and(|growth| *lock(&growth) == now));",
+        "valid_while(move || growth.upgrade().is_some_and(|growth| *lock(&growth) == now || true));",
+        ["scaled::f16"],
         "captured",
     ),
 ]

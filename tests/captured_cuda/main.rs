@@ -8,6 +8,7 @@
 mod account;
 mod networks;
 mod refused;
+mod scaled;
 mod state;
 #[path = "../support/mod.rs"]
 mod support;

@@ -4,9 +4,9 @@ use crate::{
     capture::CaptureBackend,
     ops::{
         ArgReduceBackend, BatchNormBackend, BinaryBackend, ClassLossBackend, Conv2dBackend, CopyBackend,
-        DropoutBackend, FillBackend, IndexBackend, LayerNormBackend, LinearBackend, MatmulBackend, MemoryBackend,
-        OptimBackend, PointwiseLossBackend, Pool2dBackend, RandomBackend, ReduceBackend, ReluBiasGradBackend,
-        ScanBackend, SoftmaxBackend, SortBackend, TrilTriuBackend, UnaryBackend, WhereCondBackend,
+        DropoutBackend, FillBackend, GradScalerBackend, IndexBackend, LayerNormBackend, LinearBackend, MatmulBackend,
+        MemoryBackend, OptimBackend, PointwiseLossBackend, Pool2dBackend, RandomBackend, ReduceBackend,
+        ReluBiasGradBackend, ScanBackend, SoftmaxBackend, SortBackend, TrilTriuBackend, UnaryBackend, WhereCondBackend,
     },
 };
 
@@ -48,6 +48,7 @@ pub trait Backend:
     + ClassLossBackend
     + PointwiseLossBackend
     + OptimBackend
+    + GradScalerBackend
     + CaptureBackend
 {
 }

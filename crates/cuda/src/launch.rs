@@ -130,6 +130,7 @@ structs! {
     params::Reduce params::RandomState params::Triangle params::Scatter params::Gather params::Search params::Sort
     params::Matmul params::Pool params::Convolution params::PackedPool params::PackedMean params::Groups
     params::PackedGroups params::PackedRows params::PackedNorm params::Norm params::ClassLoss params::LossFinish params::Optim
+    params::Unscale
 }
 
 /// The arguments of a launch: a tuple whose members have the kinds of the tuple `Kinds`.

@@ -6,6 +6,8 @@ pub const THREADS: u32 = 256;
 pub const MAX_DIMS: usize = 8;
 /// Maximum number of parameters in one launch of an optimizer step.
 pub const OPTIM_SLOTS: usize = 71;
+/// As many gradients as one launch unscales.
+pub const UNSCALE_SLOTS: usize = 254;
 /// Elements of a parameter that one block updates.
 pub const OPTIM_BLOCK: u64 = 4096;
 /// Elements of a tile of `sort_tile`.
@@ -361,29 +363,55 @@ by_value! {
         count: u64 = 40,
         /// The parameter's first block.
         first_block: u32 = 48,
-        /// The number of elements in the parameter's last block.
+        /// The number of elements in the parameter's last block, with flags.
         tail: u32 = 52,
     }
     /// An optimizer step of up to [`OPTIM_SLOTS`] parameters.
-    Optim: 4064 => {
+    Optim: 4080 => {
         /// The address of the learning rate.
         lr: u64 = 0,
         /// The address of the device's [`GeneratorState`].
         progress: u64 = 8,
+        /// The address of the scale of gradients, or 0.
+        scale: u64 = 16,
+        /// The address of what tells to skip the step, or 0.
+        found_inf: u64 = 24,
         /// Counter blocks of random numbers that were drawn in the step.
-        drawn: u64 = 16,
+        drawn: u64 = 32,
         /// The rule's hyperparameters.
-        scalars: [f64; 6] = 24,
-        /// The rule's flags.
-        flags: u32 = 72,
+        scalars: [f64; 6] = 40,
+        /// The rule's flags, and from bit 8 on the number of its states.
+        flags: u32 = 88,
         /// Number of slots used.
-        slots: u32 = 76,
+        slots: u32 = 92,
         /// Number of blocks of all slots.
-        blocks: u32 = 80,
+        blocks: u32 = 96,
         /// Padding.
-        unused: u32 = 84,
+        unused: u32 = 100,
         /// The parameters.
-        slot: [OptimSlot; OPTIM_SLOTS] = 88,
+        slot: [OptimSlot; OPTIM_SLOTS] = 104,
+    }
+    /// A gradient to unscale.
+    UnscaleSlot: 16 => {
+        /// The gradient's address.
+        grad: u64 = 0,
+        /// Its first block.
+        first_block: u32 = 8,
+        /// The number of elements in its last block, with a flag.
+        tail: u32 = 12,
+    }
+    /// Up to [`UNSCALE_SLOTS`] gradients to unscale.
+    Unscale: 4088 => {
+        /// The address of the scale; 0 to look only.
+        scale: u64 = 0,
+        /// The address of what tells that one is not finite.
+        found_inf: u64 = 8,
+        /// Number of slots used.
+        slots: u32 = 16,
+        /// Number of blocks of all slots.
+        blocks: u32 = 20,
+        /// The gradients.
+        slot: [UnscaleSlot; UNSCALE_SLOTS] = 24,
     }
     /// What kernels report: the first value that was out of range.
     Status: 24 => {

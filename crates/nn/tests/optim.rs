@@ -2,38 +2,13 @@
 
 mod common;
 
-use common::{Golden, assert_close, number};
+use common::{Golden, assert_close, number, with_args};
 use kiln_nn::optim::{
     AdadeltaOptions, Adagrad, AdagradOptions, Adam, AdamOptions, AdamW, AdamWOptions, Optim, Optimizer, RMSprop,
     RMSpropOptions, SGD, SGDOptions, UpdateRule, clip_grad_norm_, clip_grad_value_,
 };
 use kiln_tensor::{Device, Result, Tensor, no_grad};
 use serde_json::Value;
-
-/// Options with what a case names, on top of `options`.
-fn with_args<O: UpdateRule>(mut options: O, args: &Value) -> O {
-    use kiln_nn::optim::Value as Place;
-    let mut known = vec!["groups"];
-    options
-        .each(&mut |name, place| {
-            known.push(name);
-            let value = &args[name];
-            match place {
-                Place::Number(place) => *place = number(args, name, *place),
-                Place::Flag(place) => *place = value.as_bool().unwrap_or(*place),
-                Place::Pair(place) if value.is_array() => {
-                    *place = (value[0].as_f64().unwrap(), value[1].as_f64().unwrap());
-                }
-                other => assert!(value.is_null(), "{name}: {other:?}"),
-            }
-            Ok(())
-        })
-        .unwrap();
-    for name in args.as_object().unwrap().keys() {
-        assert!(known.contains(&name.as_str()), "{} has no option {name}", O::NAME);
-    }
-    options
-}
 
 /// Both ways: by the fused primitive, where there is one, and by tensor operations.
 fn run<O: UpdateRule + Default>(golden: &Golden, name: &str, args: &Value) -> Result<()> {

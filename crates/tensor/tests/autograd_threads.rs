@@ -91,8 +91,8 @@ fn optimizer_steps_and_forward_passes_never_deadlock() {
             let lr = Tensor::full((), 1e-3, DType::F64).unwrap();
             let counts = [(); 2].map(|()| Tensor::zeros((), DType::I64).unwrap());
             for _ in 1..2000 {
-                let slot = |param, count| OptimTensors { param, grad: &grad, states: &[], count };
-                optimizer_step(&rule, &lr, &[slot(&first, &counts[0]), slot(&second, &counts[1])]).unwrap();
+                let slot = |param, count| OptimTensors { param, grad: &grad, states: &[], count, low: None };
+                optimizer_step(&rule, &lr, None, &[slot(&first, &counts[0]), slot(&second, &counts[1])]).unwrap();
             }
         }) as Box<dyn FnOnce() + Send>
     };

@@ -10,6 +10,7 @@ mod conv2d_rule;
 mod copy;
 mod dropout;
 mod fill;
+mod grad_scaler;
 mod index;
 mod linear;
 mod matmul;
@@ -43,6 +44,7 @@ pub use conv2d_rule::{Conv1d, Conv2d, Conv3d, Convolution};
 pub use copy::{CopyArgs, CopyBackend};
 pub use dropout::{DropoutArgs, DropoutBackend};
 pub use fill::{Arange, FillBackend};
+pub use grad_scaler::{GradScalerBackend, UnscaleGradsArgs, UpdateScaleArgs};
 pub use index::{
     GatherArgs, IndexAddArgs, IndexBackend, IndexSelectArgs, ScatterArgs, ScatterMode, index_axis, index_vector_strides,
 };
@@ -55,7 +57,7 @@ pub use norm::{
     Affine, BatchNormArgs, BatchNormBackend, BatchNormEvalArgs, BatchNormGradArgs, LayerNormArgs, LayerNormBackend,
     LayerNormGradArgs, NormGrads, RunningStats,
 };
-pub use optim::{OptimArgs, OptimBackend, OptimRule, OptimSlot};
+pub use optim::{OptimArgs, OptimBackend, OptimRule, OptimScaling, OptimSlot};
 pub use pointwise_loss::{
     PointwiseLoss, PointwiseLossArgs, PointwiseLossBackend, PointwiseLossGradArgs, PointwiseLossKind,
 };

@@ -38,17 +38,29 @@ impl OptimRule {
     }
 }
 
-/// One parameter in an optimizer step. All views but `count` are contiguous, of the same dtype and shape.
+/// One parameter in an optimizer step. All views but `count` are contiguous and of the same shape; the states have the
+/// parameter's dtype.
 #[derive(Debug)]
 pub struct OptimSlot<'a> {
     /// The parameter, updated in place.
     pub param: ViewMut<'a>,
-    /// Its gradient.
+    /// Its gradient, of its dtype; for a parameter in `f32` also in half precision.
     pub grad: View<'a>,
     /// [`OptimRule::states`] state tensors, updated in place.
     pub states: Vec<ViewMut<'a>>,
     /// How many steps this parameter has had: one `i64`, which the step increments.
     pub count: ViewMut<'a>,
+    /// Receives the new parameter rounded to half precision, for a parameter in `f32`.
+    pub low: Option<ViewMut<'a>>,
+}
+
+/// What a gradient scaler has to say about a step. Both are one `f32` on the device.
+#[derive(Clone, Copy, Debug)]
+pub struct OptimScaling<'a> {
+    /// Unless it is 0, the step is skipped: nothing changes, not even counts.
+    pub found_inf: View<'a>,
+    /// Gradients are multiplied by its reciprocal, computed in `f64` and rounded to what steps are computed in.
+    pub scale: Option<View<'a>>,
 }
 
 /// Arguments of [`optimizer_step`](OptimBackend::optimizer_step).
@@ -58,6 +70,8 @@ pub struct OptimArgs<'a> {
     pub rule: OptimRule,
     /// The learning rate: one `f64`.
     pub lr: View<'a>,
+    /// Whether gradients are scaled and the step may be skipped.
+    pub scaling: Option<OptimScaling<'a>>,
     /// The parameters of the group.
     pub slots: Vec<OptimSlot<'a>>,
 }
@@ -67,8 +81,12 @@ const OP: &str = "optimizer_step";
 impl Arguments for OptimArgs<'_> {
     fn check(&self) -> Result<()> {
         is_number(DType::F64, self.lr)?;
+        if let Some(OptimScaling { found_inf, scale }) = self.scaling {
+            is_number(DType::F32, found_inf)?;
+            scale.map_or(Ok(()), |scale| is_number(DType::F32, scale))?;
+        }
         self.slots.iter().try_for_each(|slot| {
-            let OptimSlot { param, grad, states, count } = slot;
+            let OptimSlot { param, grad, states, count, low } = slot;
             is_float(OP, param.dtype())?;
             is_number(DType::I64, count.as_view())?;
             if states.len() != self.rule.states() {
@@ -76,13 +94,29 @@ impl Arguments for OptimArgs<'_> {
                 return Err(Error::argument(OP, message));
             }
             is_dense(param.layout)?;
-            [*grad].into_iter().chain(states.iter().map(ViewMut::as_view)).try_for_each(|view| {
-                has_dtype(OP, param.dtype(), view.dtype())?;
+            let is_of = |view: View, low: bool| {
+                if !(low && param.dtype() == DType::F32 && view.dtype().is_half()) {
+                    has_dtype(OP, param.dtype(), view.dtype())?;
+                }
                 same_shape(OP, &[param.layout, view.layout])?;
                 is_dense(view.layout)
-            })
+            };
+            is_of(*grad, true)?;
+            if let Some(low) = low {
+                is_half(param.dtype(), low.dtype())?;
+                is_of(low.as_view(), true)?;
+            }
+            states.iter().try_for_each(|state| is_of(state.as_view(), false))
         })
     }
+}
+
+/// Whether a copy is of lower precision than its parameter.
+fn is_half(param: DType, low: DType) -> Result<()> {
+    if param == DType::F32 && low.is_half() {
+        return Ok(());
+    }
+    Err(Error::dtypes(OP, param, low))
 }
 
 fn is_number(dtype: DType, view: View) -> Result<()> {
@@ -119,8 +153,9 @@ mod tests {
             let (mut param, mut count) = (single, Memory(counter));
             let mut memory: Vec<Memory> = state.iter().map(|&(dtype, _)| Memory(dtype)).collect();
             let states = memory.iter_mut().zip(state).map(|(memory, (_, layout))| memory.view_mut(layout)).collect();
-            let slot = OptimSlot { param: param.view_mut(&matrix), grad, states, count: count.view_mut(&one) };
-            OptimArgs { rule, lr, slots: vec![slot] }.check().is_ok()
+            let (param, count) = (param.view_mut(&matrix), count.view_mut(&one));
+            let slot = OptimSlot { param, grad, states, count, low: None };
+            OptimArgs { rule, lr, scaling: None, slots: vec![slot] }.check().is_ok()
         };
         let (lr, grad, state) = (double.view(&one), single.view(&matrix), (DType::F32, &matrix));
         assert!(check(lr, grad, &[state], DType::I64));
@@ -132,5 +167,22 @@ mod tests {
         assert!(!check(lr, single.view(&turned), &[state], DType::I64));
         assert!(!check(lr, long.view(&matrix), &[state], DType::I64));
         assert!(!check(lr, grad, &[state], DType::I32));
+        assert!(check(lr, Memory(DType::BF16).view(&matrix), &[state], DType::I64));
+        assert!(!check(lr, double.view(&matrix), &[state], DType::I64));
+        assert!(!check(lr, grad, &[(DType::F16, &matrix)], DType::I64));
+
+        let scaled = |low: (DType, &Layout), scale: View, found_inf: View| {
+            let (mut param, mut count, mut state, mut copy) = (single, long, single, Memory(low.0));
+            let states = vec![state.view_mut(&matrix)];
+            let (param, count) = (param.view_mut(&matrix), count.view_mut(&one));
+            let slot = OptimSlot { param, grad, states, count, low: Some(copy.view_mut(low.1)) };
+            let scaling = Some(OptimScaling { found_inf, scale: Some(scale) });
+            OptimArgs { rule, lr, scaling, slots: vec![slot] }.check().is_ok()
+        };
+        let number = single.view(&one);
+        assert!(scaled((DType::F16, &matrix), number, number) && scaled((DType::BF16, &matrix), number, number));
+        assert!(!scaled((DType::F32, &matrix), number, number) && !scaled((DType::F16, &one), number, number));
+        assert!(!scaled((DType::F16, &turned), number, number) && !scaled((DType::F16, &matrix), lr, number));
+        assert!(!scaled((DType::F16, &matrix), number, grad) && !scaled((DType::F16, &matrix), number, lr));
     }
 }

@@ -9,6 +9,7 @@ mod conv2d;
 mod copy;
 mod dropout;
 mod fill;
+mod grad_scaler;
 mod index;
 mod linear;
 mod matmul;

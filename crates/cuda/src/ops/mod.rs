@@ -9,6 +9,7 @@ pub(crate) mod conv2d_direct;
 mod copy;
 mod dropout;
 mod fill;
+mod grad_scaler;
 mod index;
 pub(crate) mod launch;
 mod linear;

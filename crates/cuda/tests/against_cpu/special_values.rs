@@ -303,9 +303,15 @@ fn optimizers() {
                     let (lr, mut count) = (number(HostVec::F64(vec![0.1])), number(HostVec::I64(vec![0])));
                     for _ in 0..2 {
                         let states = states.iter_mut().map(Tensor::view_mut).collect();
-                        let slot =
-                            OptimSlot { param: param.view_mut(), grad: grad.view(), states, count: count.view_mut() };
-                        on.optimizer_step(OptimArgs { rule, lr: lr.view(), slots: vec![slot] }.checked()?)?;
+                        let slot = OptimSlot {
+                            param: param.view_mut(),
+                            grad: grad.view(),
+                            states,
+                            count: count.view_mut(),
+                            low: None,
+                        };
+                        let args = OptimArgs { rule, lr: lr.view(), scaling: None, slots: vec![slot] };
+                        on.optimizer_step(args.checked()?)?;
                     }
                     Ok([param, count].into_iter().chain(states).collect())
                 });

@@ -54,7 +54,7 @@ pub fn clip_grad_value_<T: Borrow<Tensor>>(parameters: impl IntoIterator<Item = 
 }
 
 /// The existing gradients, each once.
-fn gradients<T: Borrow<Tensor>>(parameters: impl IntoIterator<Item = T>) -> Vec<Tensor> {
+pub(super) fn gradients<T: Borrow<Tensor>>(parameters: impl IntoIterator<Item = T>) -> Vec<Tensor> {
     let mut grads: Vec<Tensor> = Vec::new();
     for grad in parameters.into_iter().filter_map(|p| p.borrow().grad()) {
         if !grads.iter().any(|seen| seen.is_same(&grad)) {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use kiln_derive::located;
 use kiln_tensor::{
-    DType, Device, Error, OptimTensors, Result, StateDict, Tensor, captured::unless_capturing, no_grad, optimizer_step,
+    DType, Device, Error, GradScaling, OptimTensors, Result, StateDict, Tensor, captured::unless_capturing, no_grad,
+    optimizer_step,
 };
 
 use super::{
@@ -103,7 +104,11 @@ impl<O: UpdateRule> Optim<O> {
 #[located(site)]
 impl<O: UpdateRule> Optimizer for Optim<O> {
     fn step(&mut self) -> Result<()> {
-        step(&mut self.groups, self.fused, &mut self.unused, &self.watch)
+        step(&mut self.groups, self.fused, None, &mut self.unused, &self.watch)
+    }
+
+    fn step_scaled(&mut self, scaling: GradScaling<'_>) -> Result<()> {
+        step(&mut self.groups, self.fused, Some(scaling), &mut self.unused, &self.watch)
     }
 
     fn zero_grad(&self) {
@@ -136,7 +141,13 @@ impl<O: UpdateRule> Optimizer for Optim<O> {
     }
 }
 
-fn step(groups: &mut dyn Groups, fused: bool, unused: &mut Vec<String>, watch: &Arc<Watch>) -> Result<()> {
+fn step(
+    groups: &mut dyn Groups,
+    fused: bool,
+    scaling: Option<GradScaling<'_>>,
+    unused: &mut Vec<String>,
+    watch: &Arc<Watch>,
+) -> Result<()> {
     groups::iter(groups).try_for_each(|(rule, _)| rule.validate())?;
     if groups::slots(groups).all(|slot| slot.param.grad().is_none()) {
         return Err(no_gradients(groups));
@@ -163,12 +174,19 @@ fn step(groups: &mut dyn Groups, fused: bool, unused: &mut Vec<String>, watch: &
                 .iter()
                 .filter_map(|(_, i, grad)| {
                     let Slot { param, states, step, .. } = &members.slots[*i];
-                    step.as_ref().map(|count| OptimTensors { param, grad, states, count })
+                    step.as_ref().map(|count| OptimTensors { param, grad, states, count, low: None })
                 })
                 .collect();
+            // What the scaler says is on one device; others get copies.
+            let near = |number: &Tensor| no_grad(|| number.to_device(on_one_device[0].0));
+            let (found_inf, scale) = match scaling {
+                Some(GradScaling { found_inf, scale }) => (Some(near(found_inf)?), scale.map(near).transpose()?),
+                None => (None, None),
+            };
+            let scaling = found_inf.as_ref().map(|found_inf| GradScaling { found_inf, scale: scale.as_ref() });
             match rule.fused().filter(|_| fused) {
-                Some(primitive) => optimizer_step(&primitive, &lr, &tensors)?,
-                None => tensors.iter().try_for_each(|tensors| no_grad(|| update(rule, &lr, tensors)))?,
+                Some(primitive) => optimizer_step(&primitive, &lr, scaling, &tensors)?,
+                None => tensors.iter().try_for_each(|tensors| no_grad(|| update(rule, &lr, scaling, tensors)))?,
             }
         }
     }
@@ -196,23 +214,32 @@ fn no_gradients(groups: &dyn Groups) -> Error {
     )
 }
 
-/// A step by tensor operations: in `f32` for half-precision parameters, as the fused primitives compute.
-fn update(rule: &dyn DynRule, lr: &Tensor, slot: &OptimTensors<'_>) -> Result<()> {
-    let OptimTensors { param, grad, states, count } = *slot;
-    count.add_(1)?;
-    let step = count.to_dtype(DType::F64)?;
+/// A step by tensor operations: in `f32` for half-precision parameters, as the fused primitives compute. A step that may be
+/// skipped is computed beside the old values, and one or the other is selected.
+fn update(rule: &dyn DynRule, lr: &Tensor, scaling: Option<GradScaling<'_>>, slot: &OptimTensors<'_>) -> Result<()> {
+    let OptimTensors { param, grad, states, count, .. } = *slot;
     let dtype = param.dtype();
-    if !dtype.is_half() {
-        return rule.update(&Update { param, grad, states, dtype, lr, step: &step });
+    let wide = if dtype.is_half() { DType::F32 } else { dtype };
+    let mut grad = grad.to_dtype(wide)?;
+    if let Some(scale) = scaling.and_then(|scaling| scaling.scale) {
+        grad = grad.mul(&scale.to_dtype(DType::F64)?.reciprocal()?.to_dtype(wide)?)?;
     }
-    // Scalar states are in `f64` already.
-    let wide =
-        |tensor: &Tensor| if tensor.dtype() == DType::F64 { Ok(tensor.clone()) } else { tensor.to_dtype(DType::F32) };
-    let (param, grad, states) = (wide(param)?, wide(grad)?, states.iter().map(wide).collect::<Result<Vec<_>>>()?);
-    rule.update(&Update { param: &param, grad: &grad, states: &states, dtype, lr, step: &step })?;
-    slot.param.copy_(&param)?;
-    let changed = slot.states.iter().zip(&states).filter(|(state, _)| state.dtype() == dtype);
-    changed.into_iter().try_for_each(|(state, wide)| state.copy_(wide))
+    let counted = count.add(1)?;
+    let step = counted.to_dtype(DType::F64)?;
+    let own = |tensor: &Tensor| match tensor.dtype() {
+        half if half.is_half() => tensor.to_dtype(DType::F32),
+        // Scalar states of half-precision parameters are in `f64` already.
+        _ if scaling.is_some() => tensor.copy(),
+        _ => Ok(tensor.clone()),
+    };
+    let (new, new_states) = (own(param)?, states.iter().map(own).collect::<Result<Vec<_>>>()?);
+    rule.update(&Update { param: &new, grad: &grad, states: &new_states, dtype, lr, step: &step })?;
+    let skipped = scaling.map(|scaling| scaling.found_inf.ne(0.0)).transpose()?;
+    let written = [(param, &new), (count, &counted)].into_iter().chain(states.iter().zip(&new_states));
+    written.filter(|(to, new)| !to.is_same(new)).try_for_each(|(to, new)| match &skipped {
+        Some(skipped) => to.copy_(&skipped.where_cond(to, &new.to_dtype(to.dtype())?)?),
+        None => to.copy_(new),
+    })
 }
 
 fn rates(groups: &dyn Groups) -> Vec<GroupRates> {

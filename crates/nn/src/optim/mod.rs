@@ -26,6 +26,7 @@
 
 mod clip;
 mod engine;
+mod grad_scaler;
 mod group;
 mod lbfgs;
 pub mod lr_scheduler;
@@ -37,10 +38,11 @@ mod swa;
 mod watch;
 
 #[doc(no_inline)]
-pub use kiln_tensor::{Error, Result};
+pub use kiln_tensor::{Error, GradScaling, Result};
 
 pub use clip::{clip_grad_norm_, clip_grad_value_};
 pub use engine::Optim;
+pub use grad_scaler::GradScaler;
 pub use group::{Param, ParamGroup};
 pub use lbfgs::{LBFGS, LBFGSOptions, LineSearch};
 pub use mixed::MixedPrecision;

@@ -1,6 +1,6 @@
 //! The [`Optimizer`] trait: the interface for training loops and schedulers.
 
-use kiln_tensor::{Result, StateDict, Tensor};
+use kiln_tensor::{GradScaling, Result, StateDict, Tensor, unscale_grads};
 
 /// What a training loop and a scheduler need of any optimizer.
 pub trait Optimizer {
@@ -10,8 +10,22 @@ pub trait Optimizer {
     /// # Errors
     /// If **no** parameter has a gradient, since nothing would be learned; or if a hyperparameter was changed to an
     /// invalid value.
-    /// invalid.
     fn step(&mut self) -> Result<()>;
+
+    /// The step of a [`GradScaler`](super::GradScaler): by gradients that are divided by a scale, and not at all if one of them
+    /// was infinite or NaN. The optimizers of this module, and each [`UpdateRule`](super::UpdateRule), decide that on the
+    /// device. Others wait for it: this is what they do.
+    ///
+    /// # Errors
+    /// Those of [`step`](Optimizer::step).
+    fn step_scaled(&mut self, scaling: GradScaling<'_>) -> Result<()> {
+        let GradScaling { found_inf, scale } = scaling;
+        if scale.is_some() {
+            let grads: Vec<Tensor> = self.parameters().iter().filter_map(Tensor::grad).collect();
+            unscale_grads(&grads, scale, found_inf)?;
+        }
+        if found_inf.item::<f32>()? == 0.0 { self.step() } else { Ok(()) }
+    }
 
     /// The backward pass of the loss, scaled as this optimizer requires: for training loops that accept any optimizer,
     /// since [`MixedPrecision`](super::MixedPrecision) needs it. For the others it is `loss.backward()`.

@@ -6,6 +6,7 @@ mod checkout;
 
 use std::{collections::HashMap, path::PathBuf};
 
+use kiln_nn::optim::{UpdateRule, Value as Place};
 use kiln_tensor::{DType, Device, Tensor, no_grad};
 use serde_json::Value;
 
@@ -103,4 +104,28 @@ pub fn number(args: &Value, name: &str, default: f64) -> f64 {
         Value::String(s) if s == "inf" => f64::INFINITY,
         value => value.as_f64().unwrap(),
     }
+}
+
+/// Options with what a case names, on top of `options`.
+pub fn with_args<O: UpdateRule>(mut options: O, args: &Value) -> O {
+    let mut known = vec!["groups"];
+    options
+        .each(&mut |name, place| {
+            known.push(name);
+            let value = &args[name];
+            match place {
+                Place::Number(place) => *place = number(args, name, *place),
+                Place::Flag(place) => *place = value.as_bool().unwrap_or(*place),
+                Place::Pair(place) if value.is_array() => {
+                    *place = (value[0].as_f64().unwrap(), value[1].as_f64().unwrap());
+                }
+                other => assert!(value.is_null(), "{name}: {other:?}"),
+            }
+            Ok(())
+        })
+        .unwrap();
+    for name in args.as_object().unwrap().keys() {
+        assert!(known.contains(&name.as_str()), "{} has no option {name}", O::NAME);
+    }
+    options
 }

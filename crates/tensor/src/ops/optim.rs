@@ -2,11 +2,13 @@
 
 use std::collections::HashSet;
 
-use kiln_backend::{Arguments, DType, Error, OptimArgs, OptimRule, OptimSlot, Result, View, ViewMut};
+use kiln_backend::{Arguments, DType, Error, OptimArgs, OptimRule, OptimScaling, OptimSlot, Result, View, ViewMut};
 use kiln_derive::located;
-use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 
-use super::check;
+use super::{
+    check,
+    lock::{Guard, lock_all},
+};
 use crate::{autograd::no_grad, tensor::Tensor};
 
 const OP: &str = "optimizer_step";
@@ -16,33 +18,53 @@ const OP: &str = "optimizer_step";
 pub struct OptimTensors<'a> {
     /// The parameter, changed in place (autograd's rules for leaves do not apply: this is the update).
     pub param: &'a Tensor,
-    /// Its gradient.
+    /// Its gradient: of its dtype, or in half precision for a parameter in `f32`.
     pub grad: &'a Tensor,
     /// [`OptimRule::states`] tensors of its shape and dtype, changed in place.
     pub states: &'a [Tensor],
     /// How many steps it has had: one `i64` on its device, which the step increments.
     pub count: &'a Tensor,
+    /// What receives the new parameter rounded to half precision, for a parameter in `f32`.
+    pub low: Option<&'a Tensor>,
+}
+
+/// What a gradient scaler has to say about a step. Both are one `f32` on the device of the parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct GradScaling<'a> {
+    /// Unless it is 0, the step is skipped: nothing changes, not even counts.
+    pub found_inf: &'a Tensor,
+    /// What gradients are divided by; `None` if that has been done.
+    pub scale: Option<&'a Tensor>,
 }
 
 impl<'a> OptimTensors<'a> {
     /// The tensors that a step writes.
     fn written(&self) -> impl Iterator<Item = &'a Tensor> + use<'a> {
-        [self.param, self.count].into_iter().chain(self.states)
+        [self.param, self.count].into_iter().chain(self.states).chain(self.low)
     }
 }
 
 /// Updates all parameters by one rule with the learning rate `lr`, a tensor of one `f64` on their device.
 ///
-/// All values that change from step to step (the learning rate, the counts) are in device memory, so that a GPU gets
-/// the same launches each time.
+/// All values that change from step to step (the learning rate, the counts, the scale of gradients, whether the step is
+/// skipped) are in device memory, so that a GPU gets the same launches each time.
 ///
 /// # Errors
-/// If a gradient or state does not have its parameter's shape, dtype and device, a count or the learning rate is not as
-/// described, or parameters are on different devices. Nothing has been changed then.
+/// If a gradient or state does not have its parameter's shape, dtype and device, a count, the learning rate or the scaling is
+/// not as described, or parameters are on different devices. Nothing has been changed then.
 #[located(site)]
-pub fn optimizer_step(rule: &OptimRule, lr: &Tensor, slots: &[OptimTensors<'_>]) -> Result<()> {
+pub fn optimizer_step(
+    rule: &OptimRule,
+    lr: &Tensor,
+    scaling: Option<GradScaling<'_>>,
+    slots: &[OptimTensors<'_>],
+) -> Result<()> {
     let Some(first) = slots.first() else { return Ok(()) };
     one_number(lr, DType::F64, "learning rates are one number")?;
+    for number in scaling.iter().flat_map(|scaling| [Some(scaling.found_inf), scaling.scale]).flatten() {
+        one_number(number, DType::F32, "scales and flags are one number")?;
+        check::same_device(OP, first.param, &[number])?;
+    }
     for slot in slots {
         let param = slot.param;
         check::floats(OP, param)?;
@@ -51,10 +73,18 @@ pub fn optimizer_step(rule: &OptimRule, lr: &Tensor, slots: &[OptimTensors<'_>])
         if slot.states.len() != rule.states() {
             return Err(Error::argument(OP, format!("{} states for {rule:?}", slot.states.len())));
         }
-        for other in std::iter::once(slot.grad).chain(slot.states) {
-            check::same_kind(OP, param, &[other])?;
+        for (other, may_be_low) in [(slot.grad, true)]
+            .into_iter()
+            .chain(slot.low.map(|low| (low, true)))
+            .chain(slot.states.iter().map(|t| (t, false)))
+        {
+            check::same_device(OP, param, &[other])?;
+            let is_low = may_be_low && param.dtype() == DType::F32 && other.dtype().is_half();
+            if !is_low && other.dtype() != param.dtype() {
+                return Err(Error::dtypes(OP, param.dtype(), other.dtype()));
+            }
             if other.shape() != param.shape() {
-                let expected = "a gradient or state has its parameter's shape";
+                let expected = "a gradient, state or copy has its parameter's shape";
                 return Err(Error::shapes(OP, param.shape(), other.shape(), expected));
             }
         }
@@ -64,9 +94,9 @@ pub fn optimizer_step(rule: &OptimRule, lr: &Tensor, slots: &[OptimTensors<'_>])
     let (mut now, mut later, mut taken) = (Vec::new(), Vec::new(), HashSet::new());
     for slot in slots {
         let own: HashSet<usize> = slot.written().map(address).collect();
-        let plain = slot.written().all(Tensor::is_contiguous) && own.len() == 2 + slot.states.len();
+        let plain = slot.written().all(Tensor::is_contiguous) && own.len() == slot.written().count();
         if !plain {
-            step_on_copies(rule, lr, slot)?;
+            step_on_copies(rule, lr, scaling, slot)?;
         } else if own.is_disjoint(&taken) {
             taken.extend(own);
             now.push(*slot);
@@ -74,8 +104,8 @@ pub fn optimizer_step(rule: &OptimRule, lr: &Tensor, slots: &[OptimTensors<'_>])
             later.push(*slot);
         }
     }
-    step_distinct(rule, lr, &now, &taken)?;
-    later.iter().try_for_each(|slot| optimizer_step(rule, lr, &[*slot]))
+    step_distinct(rule, lr, scaling, &now, &taken)?;
+    later.iter().try_for_each(|slot| optimizer_step(rule, lr, scaling, &[*slot]))
 }
 
 fn one_number(tensor: &Tensor, dtype: DType, what: &'static str) -> Result<()> {
@@ -90,44 +120,32 @@ fn address(tensor: &Tensor) -> usize {
 }
 
 /// For views with gaps, and for states that share memory.
-fn step_on_copies(rule: &OptimRule, lr: &Tensor, slot: &OptimTensors<'_>) -> Result<()> {
+fn step_on_copies(
+    rule: &OptimRule,
+    lr: &Tensor,
+    scaling: Option<GradScaling<'_>>,
+    slot: &OptimTensors<'_>,
+) -> Result<()> {
     no_grad(|| {
         let param = slot.param.copy()?;
         let states: Vec<Tensor> = slot.states.iter().map(Tensor::copy).collect::<Result<_>>()?;
         let count = slot.count.copy()?;
-        let copies = OptimTensors { param: &param, grad: slot.grad, states: &states, count: &count };
-        optimizer_step(rule, lr, &[copies])?;
+        let copies = OptimTensors { param: &param, grad: slot.grad, states: &states, count: &count, low: None };
+        optimizer_step(rule, lr, scaling, &[copies])?;
         slot.param.copy_(&param)?;
+        slot.low.map_or(Ok(()), |low| low.copy_(&param))?;
         slot.count.copy_(&count)?;
         slot.states.iter().zip(&states).try_for_each(|(state, copy)| state.copy_(copy))
     })
 }
 
-type Memory = Box<dyn kiln_backend::Buffer>;
-
-enum Guard<'a> {
-    Read(RwLockReadGuard<'a, Memory>),
-    Write(RwLockWriteGuard<'a, Memory>),
-}
-
-/// Locks all or none: while it waits for one lock it holds no other, so it cannot deadlock with a thread that reads two
-/// parameters in any order.
-fn lock_all<'a>(wanted: &[(&'a Tensor, bool)]) -> Vec<Guard<'a>> {
-    loop {
-        let try_lock = |&(tensor, write): &(&'a Tensor, bool)| {
-            let storage = &tensor.0.storage;
-            let guard = if write { storage.try_write().map(Guard::Write) } else { storage.try_read().map(Guard::Read) };
-            guard.ok_or((tensor, write))
-        };
-        match wanted.iter().map(try_lock).collect() {
-            Ok(guards) => return guards,
-            Err((busy, true)) => drop(busy.0.storage.write()),
-            Err((busy, false)) => drop(busy.0.storage.read()),
-        }
-    }
-}
-
-fn step_distinct(rule: &OptimRule, lr: &Tensor, slots: &[OptimTensors<'_>], written: &HashSet<usize>) -> Result<()> {
+fn step_distinct(
+    rule: &OptimRule,
+    lr: &Tensor,
+    scaling: Option<GradScaling<'_>>,
+    slots: &[OptimTensors<'_>],
+    written: &HashSet<usize>,
+) -> Result<()> {
     let Some(first) = slots.first() else { return Ok(()) };
     let backend = first.param.0.storage.backend;
     let own = |slot: &OptimTensors<'_>| {
@@ -135,9 +153,15 @@ fn step_distinct(rule: &OptimRule, lr: &Tensor, slots: &[OptimTensors<'_>], writ
     };
     let grads: Vec<Tensor> = slots.iter().map(own).collect::<Result<_>>()?;
     // A learning rate in memory that is also written could not be locked.
-    let lr = if written.contains(&address(lr)) { no_grad(|| lr.copy())? } else { lr.clone() };
-    let mut wanted: Vec<(&Tensor, bool)> = Vec::with_capacity(slots.len() * 4 + 1);
+    let apart = |number: &Tensor| {
+        if written.contains(&address(number)) { no_grad(|| number.copy()) } else { Ok(number.clone()) }
+    };
+    let lr = apart(lr)?;
+    let found_inf = scaling.map(|scaling| apart(scaling.found_inf)).transpose()?;
+    let scale = scaling.and_then(|scaling| scaling.scale).map(apart).transpose()?;
+    let mut wanted: Vec<(&Tensor, bool)> = Vec::with_capacity(slots.len() * 4 + 3);
     wanted.push((&lr, false));
+    wanted.extend(found_inf.iter().chain(&scale).map(|number| (number, false)));
     for (slot, grad) in slots.iter().zip(&grads) {
         wanted.push((grad, false));
         wanted.extend(slot.written().map(|t| (t, true)));
@@ -145,8 +169,14 @@ fn step_distinct(rule: &OptimRule, lr: &Tensor, slots: &[OptimTensors<'_>], writ
     let mut guards = lock_all(&wanted);
     let mut entries = wanted.iter().zip(&mut guards);
     let mut work: Vec<OptimSlot<'_>> = Vec::with_capacity(slots.len());
-    let Some((lr, Guard::Read(rate))) = entries.next() else { return Ok(()) };
-    let lr = View { buffer: &***rate, layout: lr.0.layout() };
+    let mut number = || match entries.next() {
+        Some(((number, _), Guard::Read(read))) => Some(View { buffer: &***read, layout: number.layout() }),
+        _ => None,
+    };
+    let Some(lr) = number() else { return Ok(()) };
+    let found_inf = found_inf.as_ref().and_then(|_| number());
+    let scale = scale.as_ref().and_then(|_| number());
+    let scaling = found_inf.map(|found_inf| OptimScaling { found_inf, scale });
     for slot in slots {
         let (
             Some((grad, Guard::Read(read))),
@@ -160,14 +190,20 @@ fn step_distinct(rule: &OptimRule, lr: &Tensor, slots: &[OptimTensors<'_>], writ
             Guard::Write(write) => Some(ViewMut { buffer: &mut ***write, layout: t.layout() }),
             Guard::Read(_) => None,
         });
+        let states = states.collect();
+        let low = slot.low.and_then(|_| match entries.next() {
+            Some(((low, _), Guard::Write(write))) => Some(ViewMut { buffer: &mut ***write, layout: low.layout() }),
+            _ => None,
+        });
         work.push(OptimSlot {
             param: ViewMut { buffer: &mut ***write, layout: param.0.layout() },
             grad: View { buffer: &***read, layout: grad.0.layout() },
-            states: states.collect(),
+            states,
+            low,
             count: ViewMut { buffer: &mut ***count_write, layout: count.0.layout() },
         });
     }
-    backend.optimizer_step(OptimArgs { rule: *rule, lr, slots: work }.checked()?)?;
+    backend.optimizer_step(OptimArgs { rule: *rule, lr, scaling, slots: work }.checked()?)?;
     drop(guards);
     slots.iter().flat_map(OptimTensors::written).for_each(|t| t.0.storage.bump_version());
     Ok(())

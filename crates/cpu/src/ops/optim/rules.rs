@@ -3,22 +3,23 @@
 
 use crate::numeric::real::Real;
 
-/// How a rule's gradient is made from the stored one: negated to maximize, with weight decay added.
+/// How a rule's gradient is made from the stored one: unscaled, negated to maximize, with weight decay added.
 pub(super) struct Gradient<R> {
-    sign: R,
+    factor: R,
     weight_decay: R,
     decays: bool,
 }
 
 impl<R: Real> Gradient<R> {
-    pub(super) fn new(weight_decay: f64, maximize: bool) -> Gradient<R> {
-        let sign = if maximize { -1.0 } else { 1.0 };
-        Gradient { sign: R::of(sign), weight_decay: R::of(weight_decay), decays: weight_decay != 0.0 }
+    /// `factor` is what stored gradients are multiplied by.
+    pub(super) fn new(factor: f64, weight_decay: f64, maximize: bool) -> Gradient<R> {
+        let factor = if maximize { -factor } else { factor };
+        Gradient { factor: R::of(factor), weight_decay: R::of(weight_decay), decays: weight_decay != 0.0 }
     }
 
     #[inline(always)]
     pub(super) fn of(&self, param: R, grad: R) -> R {
-        let grad = self.sign * grad;
+        let grad = self.factor * grad;
         // Without decay an infinite parameter must not make the gradient NaN.
         if self.decays { grad + self.weight_decay * param } else { grad }
     }

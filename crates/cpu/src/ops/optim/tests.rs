@@ -90,7 +90,7 @@ struct Param {
 /// A step with this learning rate.
 fn step(rule: &OptimRule, lr: f64, slots: Vec<OptimSlot>) -> Result<()> {
     let lr = Tensor::new(DType::F64, &[], &[lr]);
-    CpuBackend.optimizer_step(OptimArgs { rule: *rule, lr: lr.view(), slots }.checked()?)
+    CpuBackend.optimizer_step(OptimArgs { rule: *rule, lr: lr.view(), scaling: None, slots }.checked()?)
 }
 
 impl Param {
@@ -107,6 +107,7 @@ impl Param {
             grad: self.grad.view(),
             states: self.states.iter_mut().map(Tensor::view_mut).collect(),
             count: self.count.view_mut(),
+            low: None,
         }
     }
 }
@@ -166,4 +167,43 @@ fn parameters_of_a_group_may_differ_in_dtype_and_step() {
     assert_close(&a.param.values(), &[0.9, 2.1], DType::F32, 4.0, "f32");
     assert_close(&b.param.values(), &[0.9], DType::F64, 1e8, "f64");
     step(&ADAM, 0.1, vec![]).unwrap();
+}
+
+/// Gradients in half precision, unscaled, with a rounded copy of the parameter; and steps that are skipped.
+#[test]
+fn scaled_steps() {
+    for (rule, lr, _) in cases() {
+        for (half, low) in [(DType::F16, DType::BF16), (DType::BF16, DType::F16), (DType::F32, DType::F16)] {
+            for len in [1, 7, 513, 5000] {
+                let values = numbers(len, 1);
+                let new = || Param::new(DType::F32, &rule, &[len], &values);
+                let (mut got, mut want) = (new(), new());
+                let (mut copy, what) = (Tensor::empty(low, &[len]), format!("{rule:?} {half} {low} {len}"));
+                for round in 0..4 {
+                    // Numbers that both types hold.
+                    let grad: Vec<f64> = numbers(len, 7 + round).iter().map(|x| (x * 8.0).round() / 8.0).collect();
+                    let scaled: Vec<f64> = grad.iter().map(|x| x * 16.0).collect();
+                    got.grad = Tensor::new(half, &[len], &scaled);
+                    want.grad = Tensor::new(DType::F32, &[len], &grad);
+                    let skipped = round == 2;
+                    let found = Tensor::new(DType::F32, &[], &[f64::from(u8::from(skipped))]);
+                    let (lr, scale) = (Tensor::new(DType::F64, &[], &[lr]), Tensor::new(DType::F32, &[], &[16.0]));
+                    let scaling = Some(OptimScaling { found_inf: found.view(), scale: Some(scale.view()) });
+                    let slots = vec![OptimSlot { low: Some(copy.view_mut()), ..got.slot() }];
+                    let args = OptimArgs { rule, lr: lr.view(), scaling, slots };
+                    CpuBackend.optimizer_step(args.checked().unwrap()).unwrap();
+                    if !skipped {
+                        step(&rule, lr.values()[0], vec![want.slot()]).unwrap();
+                    }
+                    assert_eq!(got.count.values(), want.count.values(), "{what}");
+                    assert_eq!(got.param.bytes(), want.param.bytes(), "{what}");
+                    let rounded = Tensor::new(low, &[len], &want.param.values());
+                    assert_eq!(copy.bytes(), rounded.bytes(), "{what}");
+                    for (got, want) in got.states.iter().zip(&want.states) {
+                        assert_eq!(got.bytes(), want.bytes(), "{what}");
+                    }
+                }
+            }
+        }
+    }
 }
