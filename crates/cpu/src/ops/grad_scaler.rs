@@ -64,9 +64,9 @@ fn unscale<T: Stored<Compute: Real>>(grad: ViewMut, factor: Option<f64>) -> Resu
             let part = unsafe { std::slice::from_raw_parts_mut(target.ptr().add(range.start), range.len()) };
             let tile = &mut tile[..part.len()];
             load(part, tile);
-            // The difference is 0 for finite numbers, else NaN.
+            // The product is 0 for finite numbers, else NaN.
             let zero = T::Compute::of(0.0);
-            if tile.iter().fold(zero, |sum, &x| sum + (x - x)) != zero {
+            if tile.iter().fold(zero, |sum, &x| sum + x * zero) != zero {
                 found.store(true, Ordering::Relaxed);
             }
             if let Some(by) = by {

@@ -130,10 +130,11 @@ fn scaled_steps(rule: OptimRule) {
             same(&format!("{rule:?} {dtype} {half} {low:?} {odd:?}"), |on| {
                 let sizes = [1, 0, 7, 8, 4096, 4111, 8192];
                 let is_even = |what| odd != Some(what);
-                let mut all: Vec<(Tensor, Tensor, Vec<Tensor>, Option<Tensor>, Tensor)> = (0u64..)
+                let mut all: Vec<_> = (0u64..)
                     .zip(sizes)
                     .map(|(i, n)| {
-                        let states = (0..rule.states()).map(|_| dense(on, dtype, n, is_even(2), None)).collect();
+                        let states: Vec<Tensor> =
+                            (0..rule.states()).map(|_| dense(on, dtype, n, is_even(2), None)).collect();
                         let (param, grad) =
                             (dense(on, dtype, n, is_even(0), Some(i)), dense(on, half, n, is_even(1), Some(i + 9)));
                         let low = low.map(|low| dense(on, low, n, is_even(3), None));
