@@ -108,6 +108,9 @@ pub enum ErrorKind {
     Autograd { op: String, message: String },
     #[error("{op}: {device} cannot do this: {reason}")]
     Unsupported { op: &'static str, device: String, reason: String },
+    /// Found by anomaly mode: `op` is the operation that the user called, or the node of the tape whose rule ran.
+    #[error("{op}: {message}")]
+    Anomaly { op: String, message: String },
     /// The work of a thread was being captured, to be launched again and again.
     #[error("{op}: cannot be captured: {reason}")]
     Capture { op: &'static str, reason: String },
@@ -373,7 +376,7 @@ fn asked_for(requested: usize) -> String {
 }
 
 /// Whether two source files belong to the same crate: they are below the same `src` folder.
-fn same_crate(a: &str, b: &str) -> bool {
+pub(crate) fn same_crate(a: &str, b: &str) -> bool {
     fn root(file: &str) -> Option<&str> {
         ["/src/", "\\src\\"].iter().filter_map(|src| file.rfind(src)).max().map(|at| &file[..at])
     }

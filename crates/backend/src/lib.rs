@@ -11,6 +11,8 @@
 mod backend;
 #[cfg_attr(rustfmt, rustfmt::skip)]
 mod binary_table;
+#[doc(hidden)]
+pub mod call_sites;
 mod capture;
 mod contract;
 mod dims;

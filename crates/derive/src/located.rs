@@ -2,7 +2,8 @@
 //!
 //! Each function becomes `#[track_caller]`, and its errors pass through `Error::called_from`; this costs nothing unless
 //! there is an error. Functions are found by their tokens and their bodies are not parsed, to save compile time: the
-//! macro processes all of `kiln-tensor`.
+//! macro processes all of `kiln-tensor`. In the crates that compute, a function that runs is also known to anomaly mode
+//! (`kiln_backend::call_sites`), which costs a load unless a thread is in that mode.
 //!
 //! A method with arguments such as `impl Dims` is split in two: one that converts them, and one with the body, which
 //! takes the converted arguments ([`erased`](crate::erased)).
@@ -118,13 +119,16 @@ fn wrap(item: &[TokenTree], mode: Mode, of_trait: bool) -> Option<TokenStream> {
         }
     };
     let outer = erased.map(|erased| erased.outer(&attributes, &returned));
+    let (entered, left) = watched(&operation);
     Some(quote! {
         #outer
         #signature {
             #caller
+            #entered
             #begins
             #[allow(clippy::redundant_closure_call, clippy::needless_question_mark)]
             let result = (move || -> #returned { #body })();
+            #left
             match result {
                 ::core::result::Result::Ok(value) => {
                     #ran
@@ -136,6 +140,16 @@ fn wrap(item: &[TokenTree], mode: Mode, of_trait: bool) -> Option<TokenStream> {
             }
         }
     })
+}
+
+/// Tells anomaly mode which functions of the crates that compute are running: before and after the body.
+fn watched(operation: &TokenStream) -> (TokenStream, TokenStream) {
+    let sites = match std::env::var("CARGO_PKG_NAME").as_deref() {
+        Ok("kiln-tensor") => quote!(::kiln_backend::call_sites),
+        Ok("kiln-nn" | "kiln-models") => quote!(::kiln_tensor::call_sites),
+        _ => return (TokenStream::new(), TokenStream::new()),
+    };
+    (quote!(let call_depth = #sites::enter(caller, ::core::file!(), #operation);), quote!(#sites::leave(call_depth);))
 }
 
 /// Whether angle brackets are open after these tokens: a parenthesis there belongs to the bound of a type parameter.

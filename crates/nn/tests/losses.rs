@@ -4,10 +4,14 @@ mod common;
 
 use common::{Golden, assert_close, number};
 use kiln_nn::{
-    BCELoss, BCEWithLogitsLoss, CosineEmbeddingLoss, CrossEntropyLoss, GaussianNLLLoss, HuberLoss, KLDivLoss, L1Loss,
-    MSELoss, MultiLabelMarginLoss, MultiMarginLoss, NLLLoss, SmoothL1Loss, TripletMarginLoss, functional,
+    BCELoss, BCEWithLogitsLoss, CosineEmbeddingLoss, CrossEntropyLoss, GaussianNLLLoss, HingeEmbeddingLoss, HuberLoss,
+    KLDivLoss, L1Loss, Linear, MSELoss, MarginRankingLoss, Module, MultiLabelMarginLoss, MultiLabelSoftMarginLoss,
+    MultiMarginLoss, NLLLoss, PoissonNLLLoss, SmoothL1Loss, SoftMarginLoss, TripletMarginLoss, functional,
 };
-use kiln_tensor::{DType, Device, Reduction, Result, Tensor, autograd::BackwardOptions};
+use kiln_tensor::{
+    DType, Device, ErrorKind, Reduction, Result, Tensor, autocast,
+    autograd::{self, BackwardOptions},
+};
 use serde_json::Value;
 
 fn reduction(args: &Value) -> Reduction {
@@ -193,4 +197,55 @@ fn what_makes_no_sense_is_refused() -> Result<()> {
     assert!(MultiLabelMarginLoss::new().forward(&x, &Tensor::full([2, 3], 3i64, Device::Cpu)?).is_err());
     assert!(TripletMarginLoss::new().forward(&x, &row, &x).is_err());
     Ok(())
+}
+
+/// Losses that are composed of operations are whole under autocast: `f32`, whatever their parts are.
+#[test]
+fn under_autocast_losses_are_computed_in_f32() -> Result<()> {
+    let low = |x: Tensor| x.to_dtype(DType::BF16);
+    let (x, y) = (low(Tensor::rand([4, 3], Device::Cpu)?)?, low(Tensor::rand([4, 3], Device::Cpu)?)?);
+    let (signs, classes) = (low(Tensor::ones([4], Device::Cpu)?)?, Tensor::zeros([4], (DType::I64, Device::Cpu))?);
+    let losses = || -> Result<Vec<Tensor>> {
+        Ok(vec![
+            MSELoss::new().forward(&x, &y)?,
+            SmoothL1Loss::new().forward(&x, &y)?,
+            HuberLoss::new().forward(&x, &y)?,
+            KLDivLoss::new().forward(&x, &y)?,
+            PoissonNLLLoss::new().forward(&x, &y)?,
+            SoftMarginLoss::new().forward(&x, &y)?,
+            BCELoss::new().forward(&x, &y)?,
+            BCEWithLogitsLoss::new().forward(&x, &y)?,
+            HingeEmbeddingLoss::new().forward(&x, &y)?,
+            GaussianNLLLoss::new().forward(&x, &y, &y.add(1.0)?)?,
+            MarginRankingLoss::new().forward(&x, &y, &y)?,
+            CosineEmbeddingLoss::new().forward(&x, &y, &signs)?,
+            TripletMarginLoss::new().forward(&x, &y, &x.neg()?)?,
+            MultiMarginLoss::new().forward(&x, &classes)?,
+            MultiLabelSoftMarginLoss::new().forward(&x, &y)?,
+            CrossEntropyLoss::new().forward(&x, &classes)?,
+            NLLLoss::new().forward(&x, &classes)?,
+        ])
+    };
+    let (inside, outside) = (autocast(DType::BF16, losses)?, losses()?);
+    for (i, (inside, outside)) in inside.iter().zip(&outside).enumerate() {
+        assert_eq!((inside.dtype(), outside.dtype()), (DType::F32, DType::BF16), "loss {i}");
+        let (inside, outside) = (inside.item::<f64>()?, outside.item::<f64>()?);
+        assert!((inside - outside).abs() < 0.02 * (1.0 + inside.abs()), "loss {i}: {inside}, {outside}");
+    }
+    Ok(())
+}
+
+/// Anomalies in layers and losses are named with the line of the program that called the layer.
+#[test]
+fn anomalies_inside_layers_have_the_programs_line() -> Result<()> {
+    let layer = Linear::new(2, 2)?;
+    let x = Tensor::full([1, 2], f32::NAN, Device::Cpu)?;
+    let line = line!() + 1;
+    let error = autograd::detect_anomaly(|| layer.forward(&x)).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Anomaly { op, .. } if op == "linear"), "{error}");
+    let location = error.location().unwrap();
+    assert_eq!((location.file(), location.line()), (file!(), line));
+    // Logarithms of 0 inside the loss are clamped.
+    let x = Tensor::new(&[0f32, 1.0], Device::Cpu)?.requires_grad_(true)?;
+    autograd::detect_anomaly(|| BCELoss::new().forward(&x, &x.detach())?.backward())
 }

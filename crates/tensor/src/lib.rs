@@ -32,14 +32,14 @@ pub use captured::CapturedStep;
 pub use creation::ExtentList;
 pub use creation::{Extents, Nested, TensorOptions, manual_seed, random_state, set_random_state, take_random_seed};
 pub use device::Device;
-#[doc(hidden)]
-pub use kiln_backend::for_each_element;
 pub use kiln_backend::{
     ClassLoss, ClassLossInput, Conv1d, Conv2d, Conv3d, Convolution, DType, Dim, Dims, Element, Error, ErrorKind,
     FailedLayer, FailedSample, Float32Precision, MAX_RANK, MemoryStats, OptimRule, PointwiseLossKind, PoolDivisor,
     Reduction, Result, Scalar, Shape, are_deterministic_algorithms_enabled, convolution_benchmark,
     float32_matmul_precision, set_convolution_benchmark, set_float32_matmul_precision, use_deterministic_algorithms,
 };
+#[doc(hidden)]
+pub use kiln_backend::{call_sites, for_each_element};
 /// The version of the `ndarray` crate whose arrays [`Tensor::from_ndarray`] takes, 0.17: use this re-export, so that
 /// versions agree.
 #[cfg(feature = "ndarray")]

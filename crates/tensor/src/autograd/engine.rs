@@ -12,6 +12,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::{
     accumulation::{accumulate, add_to},
+    anomaly::{ResultsUnseen, check_gradient},
     fused_relu::{FusedReluBackward, ReluBackwardDone},
     mode::GradModeGuard,
     node::{Edge, Node},
@@ -199,6 +200,7 @@ impl Pass {
         let _guard = GradModeGuard::new(options.create_graph);
         // Rules compute in the dtypes that the forward pass had.
         let _off = autocast_off_guard();
+        let _unseen = ResultsUnseen::new();
         let useful = targets.map(|targets| nodes_leading_to(targets, &self.roots));
         let mut found = vec![None; targets.map_or(0, <[Target]>::len)];
         if targets.is_none() {
@@ -249,6 +251,11 @@ impl Pass {
                 node.fused_relu_below(|edge, below| self.pending.contains_key(&below.sequence) || asked(edge))
             };
             let results = node.run(&arrived, &needs, fused_relu.as_ref(), options)?;
+            for (i, grad) in results.iter().enumerate().filter(|(i, _)| needs[*i]) {
+                if let Some(grad) = grad {
+                    check_gradient(node.name(), node.site, &arrived.grads, i, grad)?;
+                }
+            }
             drop(arrived);
             let mut done = fused_relu.and_then(FusedReluBackward::into_done);
             for (i, grad) in results.into_iter().enumerate() {

@@ -6,6 +6,7 @@ use kiln_backend::{Error, Result};
 use kiln_derive::located;
 
 use super::{
+    anomaly::ResultsUnseen,
     mode::{GradModeGuard, grad_enabled, no_grad},
     record::record_node,
     rule::Ctx,
@@ -109,6 +110,8 @@ pub fn apply<F: Function>(function: F, inputs: &[&Tensor]) -> Result<Tensor> {
     let owned: Vec<Tensor> = inputs.iter().map(|t| t.detach()).collect();
     let out = {
         let _guard = GradModeGuard::new(false);
+        // Anomaly mode looks at what it returns.
+        let _unseen = ResultsUnseen::new();
         function.forward(&mut ctx, &owned)?
     };
     if grad_enabled() && out.requires_grad() {

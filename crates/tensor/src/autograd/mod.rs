@@ -13,6 +13,7 @@
 //! not used by them.
 
 mod accumulation;
+mod anomaly;
 mod composed;
 mod engine;
 mod function;
@@ -34,6 +35,7 @@ mod saved;
 mod tensor;
 mod trace;
 
+pub use anomaly::{AnomalyGuard, anomaly, detect_anomaly, is_anomaly_enabled};
 pub use engine::{backward, grad, grad_with};
 pub use function::{BackwardCtx, Function, FunctionCtx, apply};
 pub use functional::{hessian, hvp, jacobian, jvp, vjp};

@@ -2,13 +2,14 @@
 
 use std::{
     borrow::Cow,
+    panic::Location,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
-use kiln_backend::{Error, Result, Shape};
+use kiln_backend::{Error, Result, Shape, call_sites};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
@@ -49,6 +50,8 @@ pub(crate) struct Node {
     /// Set if the operation has computed the gradient of its input along with its output, for a gradient of 1. Its rule then
     /// takes [`Arrived::is_unit`] for the gradient.
     pub knows_unit_grad: AtomicBool,
+    /// The line that called the operation, in anomaly mode.
+    pub site: Option<&'static Location<'static>>,
 }
 
 /// What a node saved for its rule.
@@ -83,7 +86,8 @@ impl Node {
         let (saved, relu, hooks) = (Mutex::new(saved), Mutex::new(relu), Mutex::default());
         let consumers = AtomicU32::new(0);
         let knows_unit_grad = AtomicBool::new(false);
-        Arc::new(Node { name, sequence, edges, outputs, saved, rule, hooks, consumers, relu, knows_unit_grad })
+        let site = call_sites::current_location();
+        Arc::new(Node { name, sequence, edges, outputs, saved, rule, hooks, consumers, relu, knows_unit_grad, site })
     }
 
     pub fn name(&self) -> &str {

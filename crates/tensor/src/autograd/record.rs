@@ -6,6 +6,7 @@ use kiln_backend::{DType, Layout, MAX_RANK, Result, Shape};
 use smallvec::{SmallVec, smallvec};
 
 use super::{
+    anomaly::check_result,
     fused_relu::ReluEpilogue,
     mode::{grad_enabled, no_grad},
     node::{Edge, Node},
@@ -43,6 +44,7 @@ pub(crate) fn record_node(
     rule: impl Fn(&Ctx<'_>) -> Result<Grads> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     note(name.clone(), inputs, &out);
+    check_result(&name, inputs, &out)?;
     if !is_recorded(inputs) {
         return Ok(out);
     }
