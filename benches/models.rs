@@ -15,7 +15,7 @@ use std::{env, hint::black_box, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use kiln::{
-    CapturedStep, ErrorKind,
+    CapturedStep, ErrorKind, autocast,
     models::{LeNet, Mlp, ResNetOptions, VggOptions, resnet18, vgg16},
     nn::CrossEntropyLoss,
     optim::{MixedPrecision, Optimizer, SGD},
@@ -199,18 +199,26 @@ struct Network {
     loss_fn: CrossEntropyLoss,
     /// `None` if it is not trained.
     optimizer: Option<Box<dyn Optimizer>>,
+    /// Whether the forward pass is in a region of autocast.
+    autocast: bool,
 }
 
 type TrainingStep = fn(&mut Network, &(Tensor, Tensor)) -> kiln::Result<Tensor>;
 type Captured = CapturedStep<Network, (Tensor, Tensor), Tensor, TrainingStep>;
 
+/// Runs a forward pass in a region of autocast to `bf16`, or as it is.
+fn in_region(on: bool, forward: impl FnOnce() -> kiln::Result<Tensor>) -> kiln::Result<Tensor> {
+    if on { autocast(DType::BF16, forward) } else { forward() }
+}
+
 impl Network {
     fn step(&mut self, (x, y): &(Tensor, Tensor)) -> kiln::Result<Tensor> {
         let Some(optimizer) = &mut self.optimizer else {
-            return no_grad(|| self.model.forward(x));
+            return no_grad(|| in_region(self.autocast, || self.model.forward(x)));
         };
         // In half precision the network, not the loss.
-        let loss = self.loss_fn.forward(&self.model.forward(x)?.to_dtype(DType::F32)?, y)?;
+        let logits = in_region(self.autocast, || self.model.forward(x))?.to_dtype(DType::F32)?;
+        let loss = self.loss_fn.forward(&logits, y)?;
         optimizer.zero_grad();
         optimizer.backward(&loss)?;
         optimizer.step()?;
@@ -246,7 +254,8 @@ impl Step {
         let [c, h, w] = image;
         let x = settings.images(&Tensor::rand([batch, c, h, w], device)?)?;
         let y = Tensor::randint(0, 10, batch, device)?;
-        let network = Box::new(Network { model, loss_fn: CrossEntropyLoss::new(), optimizer });
+        let autocast = settings.precision == Precision::Bf16Autocast;
+        let network = Box::new(Network { model, loss_fn: CrossEntropyLoss::new(), optimizer, autocast });
         let graph = graph.then(|| CapturedStep::new(device, Network::step as TrainingStep));
         Ok(Step { network, batch: (x, y), graph })
     }

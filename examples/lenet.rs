@@ -7,6 +7,8 @@
 //! cargo run --release --example lenet -- --help
 //! ```
 
+#[path = "support/autocast.rs"]
+mod autocast;
 #[path = "support/distributed.rs"]
 mod distributed;
 #[path = "support/training.rs"]
@@ -15,6 +17,7 @@ mod training;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use autocast::Low;
 use clap::Parser;
 use kiln::{
     PadMode,
@@ -45,6 +48,9 @@ struct Args {
     /// Folder with the four files, instead of the folders that are searched
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Compute products and convolutions in half precision, with parameters, sums and losses in `f32`
+    #[arg(long, value_enum)]
+    autocast: Option<Low>,
     /// On a GPU, capture a step as a CUDA graph and launch it as a whole
     #[arg(long)]
     graph: bool,
@@ -86,13 +92,13 @@ fn run<K: MnistKind + 'static>(args: &Args, train: MnistBuilder<K>, test: MnistB
     let _averages = ranks.share_gradients(&model)?;
     // The network takes 32×32 pixels, the images have 28×28.
     let prepare = |x: Tensor| x.pad(&[2, 2, 2, 2], PadMode::Constant(0.0));
-    let mut step = training::step(device, args.graph, &model, &prepare);
+    let mut step = training::step(device, args.graph, args.autocast, &model, &prepare);
     for epoch in 1..=args.epochs {
         println!("Epoch {epoch}\n-------------------------------");
         let pass = training::train(&train, &model, &mut |batch| step.run(&mut optimizer, batch), usize::MAX)?;
         let (rate, waited) = (pass.images_per_second(), pass.waited_share());
         println!("{rate:.0} images/s, {waited:.1} % of the time waiting for data, mean loss {:.4}", pass.loss);
-        training::test(&test, &model, &prepare, usize::MAX)?;
+        training::test(&test, &model, &prepare, args.autocast, usize::MAX)?;
     }
     println!("Done!");
     if let Some(path) = &args.save {

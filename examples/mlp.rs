@@ -9,6 +9,8 @@
 //! cargo run --release --features tensorboard --example mlp -- --resume run.ckpt --tensorboard runs/mlp
 //! ```
 
+#[path = "support/autocast.rs"]
+mod autocast;
 #[path = "support/distributed.rs"]
 mod distributed;
 
@@ -18,6 +20,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use autocast::{Low, in_region};
 use clap::{Parser, ValueEnum};
 #[cfg(feature = "tensorboard")]
 use kiln::vis::SummaryWriter;
@@ -62,6 +65,9 @@ struct Args {
     /// Folder with the four files of Fashion-MNIST, instead of the folders that are searched
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Compute products and convolutions in half precision, with parameters, sums and losses in `f32`
+    #[arg(long, value_enum)]
+    autocast: Option<Low>,
     /// On a GPU, capture a step as a CUDA graph and launch it as a whole
     #[arg(long)]
     graph: bool,
@@ -128,11 +134,14 @@ fn train_step(
     model: &NeuralNetwork,
     loss_fn: &CrossEntropyLoss,
     optimizer: &mut dyn Optimizer,
+    low: Option<Low>,
     (x, y): &(Tensor, Tensor),
 ) -> kiln::Result<Tensor> {
     // Compute prediction and loss
-    let pred = model.forward(x)?;
-    let loss = loss_fn.forward(&pred, y)?;
+    let loss = in_region(low, || {
+        let pred = model.forward(x)?;
+        loss_fn.forward(&pred, y)
+    })?;
 
     // Backpropagation
     optimizer.zero_grad();
@@ -359,7 +368,7 @@ fn main() -> Result<()> {
     #[cfg(feature = "tensorboard")]
     let mut writer = args.tensorboard.as_ref().map(|folder| events(folder, &history)).transpose()?;
     let step = CapturedStep::new(device, |optimizer: &mut Box<dyn Optimizer>, batch: &(Tensor, Tensor)| {
-        train_step(&model, &loss_fn, &mut **optimizer, batch)
+        train_step(&model, &loss_fn, &mut **optimizer, args.autocast, batch)
     });
     let mut step = if args.graph { step.eager_fallback(true) } else { step.max_graphs(0) };
     for epoch in epochs_done..args.epochs {

@@ -8,6 +8,8 @@
 //! cargo run --release --features images,pth --example vgg16 -- predict photo.jpg --weights vgg16-397923af.pth
 //! ```
 
+#[path = "support/autocast.rs"]
+mod autocast;
 #[path = "support/distributed.rs"]
 mod distributed;
 #[path = "support/images.rs"]
@@ -18,6 +20,7 @@ mod training;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use autocast::Low;
 use clap::{Parser, Subcommand, ValueEnum};
 use images::Source;
 #[cfg(feature = "tensorboard")]
@@ -28,7 +31,7 @@ use kiln::{
     io::{self, Checkpoint, LoadOptions, Metadata, TensorFile},
     models::{IMAGENET_CLASSES, Vgg, VggDepth, VggOptions},
     nn::{StateDict, summary},
-    optim::{MixedPrecision, Optimizer, SGD, SGDOptions},
+    optim::{Optimizer, SGD, SGDOptions},
     prelude::*,
     set_float32_matmul_precision,
 };
@@ -57,20 +60,6 @@ enum Precision {
     F32,
     /// `f32`; a GPU may round the factors of products and convolutions to 10 bits, a CPU does not
     Tf32,
-    /// Computed in `bf16`, with parameters kept in `f32`
-    Bf16,
-    /// Computed in `f16`, with parameters kept in `f32` and the loss scaled
-    F16,
-}
-
-impl Precision {
-    fn dtype(self) -> DType {
-        match self {
-            Precision::F32 | Precision::Tf32 => DType::F32,
-            Precision::Bf16 => DType::BF16,
-            Precision::F16 => DType::F16,
-        }
-    }
 }
 
 #[derive(clap::Args)]
@@ -98,6 +87,9 @@ struct Train {
     batches: Option<usize>,
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Compute products and convolutions in half precision, with parameters, sums and losses in `f32`
+    #[arg(long, value_enum)]
+    autocast: Option<Low>,
     /// On a GPU, capture a step as a CUDA graph and launch it as a whole
     #[arg(long)]
     graph: bool,
@@ -194,13 +186,8 @@ fn train(args: &Train) -> Result<()> {
     let options = VggOptions::default().num_classes(data.classes.len()).in_channels(data.channels);
     let model = Vgg::new(VggDepth::Vgg16, options.width(args.width).batch_norm(args.batch_norm))?.to(device)?;
     println!("{}", summary(&model, [1, data.channels, args.images.image_size, args.images.image_size])?);
-    let dtype = args.precision.dtype();
-    let model = model.to_dtype(dtype)?;
     let options = SGDOptions::new(args.lr).momentum(0.9);
-    let mut optimizer: Box<dyn Optimizer> = match dtype {
-        DType::F32 => Box::new(SGD::new(model.named_parameters(), options)?),
-        _ => Box::new(MixedPrecision::new(model.named_parameters(), |wide| SGD::new(wide, options))?),
-    };
+    let mut optimizer: Box<dyn Optimizer> = Box::new(SGD::new(model.named_parameters(), options)?);
     let mut done = 0;
     if let Some(path) = args.resume.as_ref().filter(|path| path.exists()) {
         let checkpoint = Checkpoint::load(path, device)?;
@@ -212,10 +199,7 @@ fn train(args: &Train) -> Result<()> {
         println!("Continuing after epoch {done} of {}", path.display());
     }
     let _averages = ranks.share_gradients(&model)?;
-    let prepare = |x: Tensor| {
-        let x = x.to_dtype(dtype)?;
-        if args.channels_last { x.channels_last() } else { Ok(x) }
-    };
+    let prepare = |x: Tensor| if args.channels_last { x.channels_last() } else { Ok(x) };
     let most = args.batches.unwrap_or(usize::MAX);
     // Steps are epochs. A run that continues from a checkpoint repeats the epochs after it: those written by an earlier
     // run are purged.
@@ -225,7 +209,7 @@ fn train(args: &Train) -> Result<()> {
         (Some(folder), 0) => Some(SummaryWriter::new(folder)?),
         (Some(folder), done) => Some(SummaryWriter::with_purge_step(folder, done as i64)?),
     };
-    let mut step = training::step(device, args.graph, &model, &prepare);
+    let mut step = training::step(device, args.graph, args.autocast, &model, &prepare);
     for epoch in done..args.epochs {
         println!("Epoch {}\n-------------------------------", epoch + 1);
         device.reset_peak_memory()?;
@@ -238,7 +222,7 @@ fn train(args: &Train) -> Result<()> {
             pass.loss
         );
         #[cfg_attr(not(feature = "tensorboard"), expect(unused_variables, reason = "used for TensorBoard only"))]
-        let (loss, accuracy) = training::test(&data.testing, &model, &prepare, most)?;
+        let (loss, accuracy) = training::test(&data.testing, &model, &prepare, args.autocast, most)?;
         #[cfg(feature = "tensorboard")]
         if let Some(writer) = &mut writer {
             let values = [("loss/train", pass.loss.into()), ("loss/test", loss.into()), ("accuracy/test", accuracy)];

@@ -11,8 +11,8 @@ if it does not report that.
 With `--cuda` everything is measured in f32 with TensorFloat-32 off and on, and in bf16 with channels-last images, and
 workloads with convolutions with cuDNN's benchmark off and on. Both sides have the same settings, and are timed with CUDA
 events. `--precision` and `--benchmark` select some. candle and burn run only in f32. `bf16` is a network in bf16 whose
-optimizer keeps f32 copies of the parameters, on both sides; as `bf16-autocast`, PyTorch also runs a network in f32 under
-`torch.autocast`.
+optimizer keeps f32 copies of the parameters, on both sides; as `bf16-autocast`, both also run a network in f32 under
+autocast.
 PyTorch needs `pip install torch`; candle and burn are built by cargo, which takes minutes the first time. Frameworks that
 are missing are omitted, and a turn that takes longer than `--limit` is reported as such.
 
@@ -91,8 +91,9 @@ SET = ["kiln", "pytorch", "pytorch-compiled"]
 
 
 def precisions(name, precision):
-    """In which precisions a framework takes part where `precision` is asked for: Kiln's, and what it has besides."""
-    return [precision, "bf16-autocast"] if precision == "bf16" and name.startswith("pytorch") else [precision]
+    """In which precisions a framework takes part where `precision` is asked for: networks in bf16 also as networks in f32
+    under autocast."""
+    return [precision, "bf16-autocast"] if precision == "bf16" and name in SET else [precision]
 
 
 def device_memory(pid):

@@ -17,6 +17,8 @@ pub enum Precision {
     Tf32,
     /// The network in `bf16`, images in channels-last memory; the optimizer keeps copies of the parameters in `f32`.
     Bf16,
+    /// The network in `f32`, images in channels-last memory; the forward pass in a region of autocast to `bf16`.
+    Bf16Autocast,
 }
 
 /// One way to run a workload.
@@ -38,6 +40,7 @@ impl Settings {
             "f32" => Some(Precision::F32),
             "tf32" => Some(Precision::Tf32),
             "bf16" => Some(Precision::Bf16),
+            "bf16-autocast" => Some(Precision::Bf16Autocast),
             _ => None,
         })?;
         let benchmarks = list("KILN_BENCH_BENCHMARK", if all { "off,on" } else { "off" }, |word| match word {
@@ -67,7 +70,8 @@ impl Settings {
     /// Memory runs out.
     pub fn images(self, x: &Tensor) -> kiln::Result<Tensor> {
         let x = x.to_dtype(self.dtype())?;
-        if self.precision == Precision::Bf16 && x.rank() == 4 { x.channels_last() } else { Ok(x) }
+        let channels_last = matches!(self.precision, Precision::Bf16 | Precision::Bf16Autocast);
+        if channels_last && x.rank() == 4 { x.channels_last() } else { Ok(x) }
     }
 }
 
@@ -78,6 +82,7 @@ impl fmt::Display for Settings {
             Precision::F32 => "f32",
             Precision::Tf32 => "tf32",
             Precision::Bf16 => "bf16 channels-last",
+            Precision::Bf16Autocast => "bf16 autocast, channels-last",
         })?;
         f.write_str(if self.benchmark { ", benchmark" } else { "" })
     }

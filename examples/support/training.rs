@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::autocast::{Low, in_region};
 use anyhow::Result;
 use kiln::{CapturedStep, data::DataLoader, nn::CrossEntropyLoss, optim::Optimizer, prelude::*};
 
@@ -29,17 +30,17 @@ type Body<'a> = Box<dyn FnMut(&mut Box<dyn Optimizer>, &(Tensor, Tensor)) -> kil
 pub type Step<'a> = CapturedStep<Box<dyn Optimizer>, (Tensor, Tensor), Tensor, Body<'a>>;
 
 /// A step on one batch, which returns its loss. With `graph` a GPU captures it once and then launches it as a whole. `prepare`
-/// changes each batch of images.
+/// changes each batch of images; with `low`, the forward pass is in a region of autocast.
 pub fn step<'a>(
     device: Device,
     graph: bool,
+    low: Option<Low>,
     model: &'a dyn Module,
     prepare: &'a dyn Fn(Tensor) -> kiln::Result<Tensor>,
 ) -> Step<'a> {
     let loss_fn = CrossEntropyLoss::new();
     let body: Body<'a> = Box::new(move |optimizer, (x, y)| {
-        // In half precision, the loss is still computed in `f32`.
-        let loss = loss_fn.forward(&model.forward(&prepare(x.clone())?)?.to_dtype(DType::F32)?, y)?;
+        let loss = in_region(low, || loss_fn.forward(&model.forward(&prepare(x.clone())?)?, y))?;
         optimizer.zero_grad();
         optimizer.backward(&loss)?;
         optimizer.step()?;
@@ -83,6 +84,7 @@ pub fn test(
     loader: &DataLoader,
     model: &dyn Module,
     prepare: &dyn Fn(Tensor) -> kiln::Result<Tensor>,
+    low: Option<Low>,
     most: usize,
 ) -> Result<(f32, f64)> {
     let loss_fn = CrossEntropyLoss::new();
@@ -91,8 +93,12 @@ pub fn test(
     let (mut losses, mut correct, mut images) = (Vec::new(), Vec::new(), 0);
     for data in loader.iter().take(most) {
         let (x, y) = data?;
-        let logits = model.forward(&prepare(x)?)?.to_dtype(DType::F32)?;
-        losses.push(loss_fn.forward(&logits, &y)?);
+        let (logits, loss) = in_region(low, || {
+            let logits = model.forward(&prepare(x)?)?;
+            let loss = loss_fn.forward(&logits, &y)?;
+            Ok((logits, loss))
+        })?;
+        losses.push(loss);
         correct.push(logits.argmax(1)?.eq(&y)?.sum(())?);
         images += y.numel();
     }

@@ -99,7 +99,7 @@ section_examples() {
     program mlp --data "$data" --device cuda --epochs 2 &&
         program lenet --data "$data" --epochs 2 &&
         program vgg16 "${whole[@]}" --precision tf32 &&
-        program vgg16 "${whole[@]}" --precision bf16 --channels-last
+        program vgg16 "${whole[@]}" --autocast bf16 --channels-last
 }
 
 # The bench has its own driver, which does nothing.
