@@ -1,7 +1,7 @@
 //! `CTCLoss`: connectionist temporal classification, by the forward recursion in tensor operations.
 
 use kiln_derive::located;
-use kiln_tensor::{DType, Error, Reduction, Result, Tensor, no_grad};
+use kiln_tensor::{DType, Error, Reduction, Result, Tensor, autocast::cast_operands, no_grad};
 
 use super::composed::composed;
 use crate::module::Module;
@@ -34,6 +34,18 @@ impl CTCLoss {
     /// If the shapes do not fit together, lengths are not one per sample or exceed the sequences, labels are not integers or
     /// no classes, the log-probabilities are not floats, or devices differ.
     pub fn forward(
+        &self,
+        log_probs: &Tensor,
+        targets: &Tensor,
+        input_lengths: &[usize],
+        target_lengths: &[usize],
+    ) -> Result<Tensor> {
+        cast_operands("ctc_loss", [log_probs], [], |[log_probs], []| {
+            self.computed(log_probs, targets, input_lengths, target_lengths)
+        })
+    }
+
+    fn computed(
         &self,
         log_probs: &Tensor,
         targets: &Tensor,

@@ -39,7 +39,8 @@ macro_rules! policies {
 policies! {
     Lower:
         // `mm`, `bmm` and `mv` are products by `matmul`, `linear_relu` and the fused convolutions parts of the plain ones.
-        "matmul" "einsum" "linear" "conv2d" "conv_transpose2d" "prelu" "scaled_dot_product_attention"
+        "matmul" "einsum" "linear" "prelu" "scaled_dot_product_attention"
+        "conv1d" "conv2d" "conv3d" "conv_transpose1d" "conv_transpose2d" "conv_transpose3d"
         "rnn_tanh_cell" "rnn_relu_cell" "lstm_cell" "gru_cell";
     F32:
         "exp" "expm1" "log" "log2" "log10" "log1p" "pow" "rpow" "square" "reciprocal" "rsqrt"
@@ -47,15 +48,15 @@ policies! {
         "rdiv"
         "acos" "asin" "tan" "cosh" "sinh" "softplus"
         "softmax" "log_softmax" "logsumexp" "sum" "mean" "prod" "cumsum" "norm"
-        "layer_norm" "group_norm"
+        "layer_norm" "group_norm" "rms_norm" "local_response_norm" "normalize" "cosine_similarity" "pairwise_distance"
         "cross_entropy" "nll_loss" "mse_loss" "l1_loss" "smooth_l1_loss" "huber_loss" "kl_div" "poisson_nll_loss"
         "gaussian_nll_loss" "binary_cross_entropy" "binary_cross_entropy_with_logits" "hinge_embedding_loss"
         "soft_margin_loss" "margin_ranking_loss" "cosine_embedding_loss" "triplet_margin_loss" "multi_margin_loss"
-        "multilabel_margin_loss" "multilabel_soft_margin_loss";
+        "multilabel_margin_loss" "multilabel_soft_margin_loss" "ctc_loss";
     // Arithmetic, `where_cond`, `cat` and `stack` promote their operands always.
-    Widest: "dot" "scatter_add" "index_put";
+    Widest: "dot" "bilinear" "scatter_add" "index_put";
     // Composed of operations with a policy, but operations of their own in PyTorch.
-    Own: "elu" "celu" "trace";
+    Own: "elu" "celu" "trace" "instance_norm";
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use kiln_backend::{Dim, Error, Result};
 use kiln_derive::located;
 
 use super::check;
-use crate::tensor::Tensor;
+use crate::{autocast::cast_operands, tensor::Tensor};
 
 #[located]
 impl Tensor {
@@ -15,6 +15,12 @@ impl Tensor {
     /// # Errors
     /// If the shapes do not fit together, or dtypes or devices differ.
     pub fn bilinear(&self, other: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        cast_operands("bilinear", [self, other, weight], [bias], |[x, y, weight], [bias]| {
+            x.bilinear_as_it_is(y, weight, bias)
+        })
+    }
+
+    fn bilinear_as_it_is(&self, other: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         const OP: &str = "bilinear";
         check::floats(OP, self)?;
         check::same_kind(OP, self, &[other, weight])?;
@@ -52,6 +58,11 @@ impl Tensor {
         const OP: &str = "cosine_similarity";
         check::floats(OP, self)?;
         check::floats(OP, other)?;
+        cast_operands(OP, [self, other], [], |[x, y], []| x.cosine_similarity_as_it_is(y, &dim, eps))
+    }
+
+    fn cosine_similarity_as_it_is(&self, other: &Tensor, dim: &impl Dim, eps: f64) -> Result<Tensor> {
+        const OP: &str = "cosine_similarity";
         let dtype = self.dtype().promote(other.dtype());
         let (x, y) = (self.widened()?, other.widened()?);
         let products = x.mul(&y)?;
@@ -70,6 +81,11 @@ impl Tensor {
         const OP: &str = "pairwise_distance";
         check::floats(OP, self)?;
         check::floats(OP, other)?;
+        cast_operands(OP, [self, other], [], |[x, y], []| x.pairwise_distance_as_it_is(y, p.into(), eps, keepdim))
+    }
+
+    fn pairwise_distance_as_it_is(&self, other: &Tensor, p: f64, eps: f64, keepdim: bool) -> Result<Tensor> {
+        const OP: &str = "pairwise_distance";
         let dtype = self.dtype().promote(other.dtype());
         let difference = self.widened()?.sub(&other.widened()?)?.add(eps)?;
         if difference.rank() == 0 {

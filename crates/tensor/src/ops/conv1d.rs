@@ -7,7 +7,7 @@ use super::{
     conv2d::{check_bias, check_channels, check_transposed_channels, check_weight, output_size, transposed_size},
     images::batched_of,
 };
-use crate::tensor::Tensor;
+use crate::{autocast::cast_operands, tensor::Tensor};
 
 /// The rule for images of height 1.
 fn of_rows(rule: &Conv1d) -> Conv2d {
@@ -24,6 +24,11 @@ impl Tensor {
     /// # Errors
     /// If the shapes do not fit together, the kernel is longer than the padded signal, or dtypes or devices differ.
     pub fn conv1d(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv1d) -> Result<Tensor> {
+        const OP: &str = "conv1d";
+        cast_operands(OP, [self, weight], [bias], |[x, weight], [bias]| x.conv1d_as_it_is(weight, bias, rule))
+    }
+
+    fn conv1d_as_it_is(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv1d) -> Result<Tensor> {
         const OP: &str = "conv1d";
         batched_of(OP, 1, self, |x| {
             check_weight(OP, x, weight, bias, rule)?;
@@ -43,6 +48,19 @@ impl Tensor {
     /// If the shapes do not fit together, the result would be empty, `output_padding` is not below the stride or the
     /// dilation, or dtypes or devices differ.
     pub fn conv_transpose1d(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        rule: &Conv1d,
+        output_padding: [usize; 1],
+    ) -> Result<Tensor> {
+        const OP: &str = "conv_transpose1d";
+        cast_operands(OP, [self, weight], [bias], |[x, weight], [bias]| {
+            x.conv_transpose1d_as_it_is(weight, bias, rule, output_padding)
+        })
+    }
+
+    fn conv_transpose1d_as_it_is(
         &self,
         weight: &Tensor,
         bias: Option<&Tensor>,

@@ -16,7 +16,7 @@ use super::{
     images::batched_of,
     pad::PadMode,
 };
-use crate::tensor::Tensor;
+use crate::{autocast::cast_operands, tensor::Tensor};
 
 /// The rule of the planes.
 fn of_planes(rule: &Conv3d) -> Conv2d {
@@ -35,6 +35,11 @@ impl Tensor {
     /// # Errors
     /// If the shapes do not fit together, the kernel is larger than the padded volume, or dtypes or devices differ.
     pub fn conv3d(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv3d) -> Result<Tensor> {
+        const OP: &str = "conv3d";
+        cast_operands(OP, [self, weight], [bias], |[x, weight], [bias]| x.conv3d_as_it_is(weight, bias, rule))
+    }
+
+    fn conv3d_as_it_is(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv3d) -> Result<Tensor> {
         const OP: &str = "conv3d";
         batched_of(OP, 3, self, |x| {
             check_weight(OP, x, weight, bias, rule)?;
@@ -75,6 +80,19 @@ impl Tensor {
     /// If the shapes do not fit together, the result would be empty, `output_padding` is not below the stride or the
     /// dilation, or dtypes or devices differ.
     pub fn conv_transpose3d(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        rule: &Conv3d,
+        output_padding: [usize; 3],
+    ) -> Result<Tensor> {
+        const OP: &str = "conv_transpose3d";
+        cast_operands(OP, [self, weight], [bias], |[x, weight], [bias]| {
+            x.conv_transpose3d_as_it_is(weight, bias, rule, output_padding)
+        })
+    }
+
+    fn conv_transpose3d_as_it_is(
         &self,
         weight: &Tensor,
         bias: Option<&Tensor>,

@@ -5,7 +5,11 @@ use kiln_derive::located;
 use smallvec::{SmallVec, smallvec};
 
 use super::{check, norm::Running};
-use crate::{autograd::no_grad, tensor::Tensor};
+use crate::{
+    autocast::{cast_operands, like},
+    autograd::no_grad,
+    tensor::Tensor,
+};
 
 #[located]
 impl Tensor {
@@ -20,6 +24,22 @@ impl Tensor {
     /// If the tensor is not floating-point or not 2-D to 5-D, a vector is not `[C]`, a channel has only one value, there are
     /// no running statistics where they are used, or dtypes or devices differ.
     pub fn instance_norm(
+        &self,
+        running: Option<Running<'_>>,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        use_input_stats: bool,
+        momentum: f64,
+        eps: f64,
+    ) -> Result<Tensor> {
+        // The result has the input's dtype, whatever that of scale and shift is.
+        let (weight, bias) = (like(weight, self.dtype())?, like(bias, self.dtype())?);
+        cast_operands("instance_norm", [self], [weight.as_ref(), bias.as_ref()], |[x], [weight, bias]| {
+            x.instance_norm_as_it_is(running, weight, bias, use_input_stats, momentum, eps)
+        })
+    }
+
+    fn instance_norm_as_it_is(
         &self,
         running: Option<Running<'_>>,
         weight: Option<&Tensor>,

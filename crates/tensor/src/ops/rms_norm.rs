@@ -4,7 +4,7 @@ use kiln_backend::{DType, Dims, Error, PoolDivisor, Result};
 use kiln_derive::located;
 
 use super::{check, pad::PadMode, pool2d::Pooling};
-use crate::tensor::Tensor;
+use crate::{autocast::cast_operands, tensor::Tensor};
 
 /// The number that [`Tensor::rms_norm`] adds if none is given: the distance from 1 to the next number of the dtype that it
 /// computes in.
@@ -23,6 +23,10 @@ impl Tensor {
     /// If the tensor is not floating-point or does not end with these extents, no extents are given, or the scale has
     /// another shape, dtype or device.
     pub fn rms_norm(&self, shape: &[usize], weight: Option<&Tensor>, eps: Option<f64>) -> Result<Tensor> {
+        cast_operands("rms_norm", [self], [weight], |[x], [weight]| x.rms_norm_as_it_is(shape, weight, eps))
+    }
+
+    fn rms_norm_as_it_is(&self, shape: &[usize], weight: Option<&Tensor>, eps: Option<f64>) -> Result<Tensor> {
         const OP: &str = "rms_norm";
         check::floats(OP, self)?;
         if shape.is_empty() || !self.dims().ends_with(shape) {
@@ -53,6 +57,10 @@ impl Tensor {
     /// # Errors
     /// If the tensor is not floating-point or has fewer than 3 dimensions, or `size` is 0.
     pub fn local_response_norm(&self, size: usize, alpha: f64, beta: f64, k: f64) -> Result<Tensor> {
+        cast_operands("local_response_norm", [self], [], |[x], []| x.local_response_norm_as_it_is(size, alpha, beta, k))
+    }
+
+    fn local_response_norm_as_it_is(&self, size: usize, alpha: f64, beta: f64, k: f64) -> Result<Tensor> {
         const OP: &str = "local_response_norm";
         check::floats(OP, self)?;
         if self.rank() < 3 {
@@ -82,7 +90,9 @@ impl Tensor {
     /// If the tensor is not floating-point, or a dimension is out of range.
     pub fn normalize(&self, p: impl Into<f64>, dims: impl Dims, eps: f64) -> Result<Tensor> {
         check::floats("normalize", self)?;
-        let x = self.widened()?;
-        x.div(&x.norm_keepdim(p, dims)?.clamp_min(eps)?)?.to_dtype(self.dtype())
+        cast_operands("normalize", [self], [], |[own], []| {
+            let x = own.widened()?;
+            x.div(&x.norm_keepdim(p, dims)?.clamp_min(eps)?)?.to_dtype(own.dtype())
+        })
     }
 }
