@@ -34,6 +34,7 @@ SUITES = {
     "copies": Suite([*DEVICE, "--test", "copies"]),
     "captures": Suite([*DEVICE, "--test", "captures"]),
     "captured": Suite(["-p", "kiln-tests", "--features", "cuda", "--test", "captured_cuda"]),
+    "nccl": Suite(["-p", "kiln-distributed", "--features", "cuda", "--test", "nccl"]),
     "unit": Suite([*DEVICE, "--lib"], simulated=False),
 }
 
@@ -558,5 +559,38 @@ MUTATIONS = [
         "valid_while(move || growth.upgrade().is_some_and(|growth| *lock(&growth) == now || true));",
         ["scaled::f16"],
         "captured",
+    ),
+    # ---- collectives between devices ----
+    Mutation(
+        "collective_too_early", "a collective does not wait for the work that computes its values",
+        "crates/cuda/src/nccl/mod.rs",
+        "        unsafe { ready.awaited_by(context, lane)? };\n",
+        "",
+        ["what_does_not_wait"],
+        suite="nccl",
+    ),
+    Mutation(
+        "collective_not_awaited", "the optimizer does not wait for the averages",
+        "crates/cuda/src/nccl/mod.rs",
+        "        unsafe { self.done.awaited_by(context, self.device.stream.raw()) }",
+        "        Ok(())",
+        ["what_does_not_wait"],
+        suite="nccl",
+    ),
+    Mutation(
+        "bucket_given_back", "memory is handed out while a collective uses it",
+        "crates/distributed/src/nccl/mod.rs",
+        "        let tensors = [Some(output), input];",
+        "        drop((output, input));\n        let tensors = [None, None];",
+        ["what_does_not_wait"],
+        suite="nccl",
+    ),
+    Mutation(
+        "dropped_collective", "nobody waits for a collective whose handle was dropped, and its memory is free",
+        "crates/distributed/src/nccl/mod.rs",
+        "        let _ = self.order();",
+        "",
+        ["what_does_not_wait"],
+        suite="nccl",
     ),
 ]

@@ -29,7 +29,7 @@
 //! | `cpu` | yes | the CPU backend; without it, no tensor can be created on [`Device::Cpu`] |
 //! | `cuda` | no | the CUDA backend: it needs nvcc to build, and a driver, cuBLASLt and, for convolutions, cuDNN 9.1 to run; it has been compared with the CPU backend on a simulated device, and has not run on a GPU yet |
 //! | `vis` | yes | grids of labeled images and curves of training runs ([`vis`]) |
-//! | `distributed` | no | data parallel training in several processes ([`distributed`]): with more than one process, it needs an MPI library with the standard ABI |
+//! | `distributed` | no | data parallel training in several processes ([`distributed`]): with more than one process, it needs an MPI library with the standard ABI or, between GPUs, NCCL |
 //! | `download` | no | `download(true)` of the built-in data sets, and of published weights ([`hub`]) |
 //! | `images` | no | decoding of image files, [`ImageFolder`](data::ImageFolder), [`Resize`](data::transforms::Resize) and [`RandomResizedCrop`](data::transforms::RandomResizedCrop) |
 //! | `ndarray` | no | tensors from arrays of `ndarray` 0.17 (re-exported as `kiln::ndarray`) and views of them, without copying |

@@ -2,6 +2,7 @@
 
 use crate::{
     capture::CaptureBackend,
+    communicator::CommunicatorBackend,
     ops::{
         ArgReduceBackend, BatchNormBackend, BinaryBackend, ClassLossBackend, Conv2dBackend, CopyBackend,
         DropoutBackend, FillBackend, GradScalerBackend, IndexBackend, LayerNormBackend, LinearBackend, MatmulBackend,
@@ -50,5 +51,6 @@ pub trait Backend:
     + OptimBackend
     + GradScalerBackend
     + CaptureBackend
+    + CommunicatorBackend
 {
 }

@@ -14,6 +14,7 @@ mod binary_table;
 #[doc(hidden)]
 pub mod call_sites;
 mod capture;
+mod communicator;
 mod contract;
 mod dims;
 mod dtype;
@@ -39,6 +40,7 @@ mod view;
 
 pub use backend::Backend;
 pub use capture::{CaptureBackend, CapturedWork, is_capturing, refuse_capture, set_capturing, unless_capturing};
+pub use communicator::{CollectiveOp, Communicator, CommunicatorBackend, DeviceCollective, Transfer};
 pub use contract::{Arguments, Checked, has_dim, has_dtype, has_shape, is_float, same_shape};
 pub use dims::{Dim, DimList, Dims};
 pub use dtype::DType;

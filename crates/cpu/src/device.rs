@@ -2,7 +2,7 @@
 
 #[cfg(doc)]
 use kiln_backend::ErrorKind;
-use kiln_backend::{Backend, CaptureBackend, Result};
+use kiln_backend::{Backend, CaptureBackend, CommunicatorBackend, Result};
 
 use crate::engine::level;
 
@@ -23,5 +23,7 @@ pub fn backend() -> Result<&'static CpuBackend> {
 }
 
 impl CaptureBackend for CpuBackend {}
+
+impl CommunicatorBackend for CpuBackend {}
 
 impl Backend for CpuBackend {}

@@ -12,13 +12,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cudarc::driver::sys::CUevent;
 use kiln_backend::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
 
 use crate::{
     alloc::{Allocation, DeviceAllocator},
     context::Context,
+    event::Mark,
     pinned::Uploads,
     stream::Stream,
 };
@@ -27,8 +27,6 @@ use crate::{
 pub(crate) const MIN_COPY_STREAM_BYTES: usize = 64 << 10;
 /// Maximum number of idle blocks kept: images and labels of a few batches.
 const MAX_IDLE: usize = 8;
-/// An event without timing, only to be waited for.
-const NO_TIMING: u32 = 2;
 
 /// The copy stream, with the memory that its copies go to.
 pub(crate) struct Copies {
@@ -36,21 +34,21 @@ pub(crate) struct Copies {
     uploads: Uploads,
     idle: Mutex<Vec<Idle>>,
     /// Events that are not in use.
-    spare: Mutex<Vec<Event>>,
+    spare: Mutex<Vec<Mark>>,
 }
 
 /// Memory that no tensor owns any more.
 struct Idle {
     allocation: Allocation,
     /// Recorded on the compute stream after the last work that used it, if any did.
-    unused: Option<Event>,
+    unused: Option<Mark>,
     /// Recorded after the copy into it, if the compute stream has not waited for that.
-    copied: Option<Event>,
+    copied: Option<Mark>,
 }
 
 /// The end of a copy into memory, for which the compute stream waits before the first work that uses it.
 pub(crate) struct Arrival {
-    copied: Event,
+    copied: Mark,
     /// Whether the compute stream waits already.
     awaited: AtomicBool,
 }
@@ -63,45 +61,10 @@ impl Arrival {
         }
         compute.context.bind()?;
         // Threads that race here wait twice, which does no harm. SAFETY: an event of the context, which is current.
-        unsafe { wait(compute, self.copied)? };
+        unsafe { self.copied.awaited_by(&compute.context, compute.own())? };
         self.awaited.store(true, Ordering::Release);
         Ok(())
     }
-}
-
-/// An event without timing. It lives as long as the process, as its device does.
-#[derive(Clone, Copy, Debug)]
-struct Event(CUevent);
-
-// SAFETY: an event may be used from any thread.
-unsafe impl Send for Event {}
-// SAFETY: as above.
-unsafe impl Sync for Event {}
-
-impl Event {
-    fn new(context: &Context) -> Result<Event> {
-        context.bind()?;
-        let mut event = std::ptr::null_mut();
-        // SAFETY: writes the handle.
-        let code = unsafe { (context.driver.event_create)(&raw mut event, NO_TIMING) };
-        context.check("cuEventCreate", code)?;
-        Ok(Event(event))
-    }
-}
-
-/// Records the event on the stream, after everything queued so far.
-fn record(stream: &Stream, event: Event) -> Result<()> {
-    stream.context.bind()?;
-    // SAFETY: stream and event of the current context.
-    stream.context.check("cuEventRecord", unsafe { (stream.context.driver.event_record)(event.0, stream.own()) })
-}
-
-/// # Safety
-/// The event is of the stream's context, which is current.
-unsafe fn wait(stream: &Stream, event: Event) -> Result<()> {
-    // SAFETY: by this function's contract.
-    let code = unsafe { (stream.context.driver.stream_wait_event)(stream.own(), event.0, 0) };
-    stream.context.check("cuStreamWaitEvent", code)
 }
 
 impl Copies {
@@ -110,12 +73,12 @@ impl Copies {
         Ok(Copies { stream, uploads: Uploads::large(), idle: Mutex::default(), spare: Mutex::default() })
     }
 
-    fn event(&self) -> Result<Event> {
+    fn event(&self) -> Result<Mark> {
         let spare = self.spare.lock().pop();
-        spare.map_or_else(|| Event::new(&self.stream.context), Ok)
+        spare.map_or_else(|| Mark::new(&self.stream.context), Ok)
     }
 
-    fn keep(&self, events: impl IntoIterator<Item = Option<Event>>) {
+    fn keep(&self, events: impl IntoIterator<Item = Option<Mark>>) {
         self.spare.lock().extend(events.into_iter().flatten());
     }
 
@@ -166,20 +129,20 @@ impl Copies {
         direct: bool,
         to: u64,
         used: Used,
-        copied: Event,
+        copied: Mark,
     ) -> Result<()> {
         let Copies { stream, uploads, .. } = self;
         let context = &stream.context;
         context.bind()?;
         match used {
             // SAFETY: the context is the current one.
-            Used::Until(Some(unused)) => unsafe { wait(stream, unused)? },
+            Used::Until(Some(unused)) => unsafe { unused.awaited_by(context, stream.own())? },
             Used::Until(None) => {}
             Used::ByAnyone => {
-                record(compute, copied)?;
+                copied.record(context, compute.own())?;
                 // SAFETY: as above. The wait is for the event's current record; the event may be recorded again at
                 // once.
-                unsafe { wait(stream, copied)? };
+                unsafe { copied.awaited_by(context, stream.own())? };
             }
         }
         // SAFETY: by this function's contract; the copy stream waits for the last use. Bytes that the device reads
@@ -191,10 +154,10 @@ impl Copies {
                 uploads.send(stream, bytes, to)?;
             }
         }
-        record(stream, copied)?;
+        copied.record(context, stream.own())?;
         if direct {
             // SAFETY: an event of the current context.
-            context.check("cuEventSynchronize", unsafe { (context.driver.event_synchronize)(copied.0) })?;
+            context.check("cuEventSynchronize", unsafe { (context.driver.event_synchronize)(copied.raw()) })?;
         }
         Ok(())
     }
@@ -241,7 +204,7 @@ impl Copies {
         if kept && idle.copied.is_none() {
             let marked = self.event().and_then(|unused| {
                 // If the event cannot be recorded, the context is lost, and the memory is not used again.
-                record(compute, unused).map(|()| unused)
+                unused.record(&compute.context, compute.own()).map(|()| unused)
             });
             kept = marked.is_ok();
             idle.unused = marked.ok();
@@ -267,7 +230,7 @@ impl Copies {
         {
             // If this fails the context is lost, and nothing writes to the memory any more. SAFETY: an event of the
             // current context.
-            let _ = unsafe { wait(compute, copied) };
+            let _ = unsafe { copied.awaited_by(&compute.context, compute.own()) };
         }
         self.keep([unused, copied]);
         allocator.lock().free_aside(allocation);
@@ -288,7 +251,7 @@ impl Copies {
 #[derive(Clone, Copy)]
 enum Used {
     /// Work of the compute stream up to this event, or nothing; the memory is not the allocator's.
-    Until(Option<Event>),
+    Until(Option<Mark>),
     /// Any work that is queued on the compute stream.
     ByAnyone,
 }

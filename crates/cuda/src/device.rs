@@ -10,6 +10,7 @@ use crate::{
     context::{self, Context, DeviceInfo, unavailable},
     conv::dnn::Dnn,
     copies::MIN_COPY_STREAM_BYTES,
+    error::CudaError,
     gemm::lt::Lt,
     generator::Generator,
     launch::Config,
@@ -70,6 +71,8 @@ pub(crate) struct Device {
     convolutions: OnceLock<Dnn>,
     /// Held while one of these is made.
     making: Mutex<()>,
+    /// Why nothing that the device has computed can be trusted any more.
+    pub(crate) distrusted: OnceLock<String>,
 }
 
 /// The device's record of invalid values that kernels found in memory.
@@ -157,6 +160,7 @@ impl Device {
             products: OnceLock::new(),
             convolutions: OnceLock::new(),
             making: Mutex::new(()),
+            distrusted: OnceLock::new(),
         })
     }
 
@@ -274,18 +278,27 @@ impl Device {
         let writers = std::mem::take(&mut *self.status.writers.lock());
         if writers.is_empty() {
             // SAFETY: by this function's contract.
-            return unsafe { downloads.receive::<0>(self.stream, from, bytes, None) };
+            unsafe { downloads.receive::<0>(self.stream, from, bytes, None)? };
+            return self.trusted();
         }
         let mut record: Record<{ size_of::<Status>() }> = (self.status.address, [0; size_of::<Status>()]);
         // SAFETY: as above; the record has its own allocation.
         unsafe { downloads.receive(self.stream, from, bytes, Some(&mut record))? };
         let (code, value, bound) = status_fields(&record.1);
         if code == 0 {
-            return Ok(());
+            return self.trusted();
         }
         // SAFETY: the record's own allocation.
         unsafe { self.stream.fill_bytes(self.status.address, 0, size_of::<Status>())? };
         Err(status_error(&writers, code, value, bound))
+    }
+
+    /// An error if collectives were aborted, after a wait that their abort may have ended.
+    fn trusted(&self) -> Result<()> {
+        match self.distrusted.get() {
+            None => Ok(()),
+            Some(reason) => Err(CudaError::Undefined { device: self.index(), reason: reason.clone() }.into()),
+        }
     }
 }
 

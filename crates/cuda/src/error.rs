@@ -23,6 +23,8 @@ pub enum CudaError {
     Environment { device: usize, call: &'static str, status: String, said: String, files: Vec<PathBuf>, fix: String },
     /// A module of kernels that the driver does not accept. `advice` is what the user can do about it.
     Module { device: usize, module: String, status: String, advice: String, log: String },
+    /// What the device has computed is undefined, because a collective was aborted.
+    Undefined { device: usize, reason: String },
 }
 
 impl fmt::Display for CudaError {
@@ -41,6 +43,9 @@ impl fmt::Display for CudaError {
                  environment variable KILN_CUDA_LAUNCH_BLOCKING=1 each is waited for, and the one that fails is named",
                 operations.join(", ")
             ),
+            CudaError::Undefined { device, reason } => {
+                write!(f, "cuda:{device}: what was computed is undefined, since a collective was aborted: {reason}")
+            }
             CudaError::Library { device, call, problem, status } => {
                 write!(f, "cuda:{device}: {call} failed for {problem}: {status}")
             }

@@ -8,6 +8,7 @@
 //!   their signatures and structs.
 //! - `gemm` plans matrix products for cuBLASLt, `conv` convolutions for cuDNN. `plan_cache` keeps cuDNN's plans for later
 //!   processes, and `described` builds them for devices that are not present.
+//! - `nccl` is communication between devices.
 //! - `report` lists all of this, what is missing, and which `fallbacks` were taken.
 //! - `device` owns all of it, and `ops` implements the primitives, one file per family.
 //!
@@ -31,6 +32,7 @@ mod library_dtypes;
 mod libs;
 mod memory;
 mod modules;
+mod nccl;
 mod ops;
 mod page_locked;
 pub mod params;

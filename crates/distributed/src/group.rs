@@ -132,7 +132,7 @@ impl dyn ProcessGroup + '_ {
     }
 
     /// Sends rank 0's text to all ranks.
-    fn broadcast_text(&self, text: &str) -> Result<String> {
+    pub(crate) fn broadcast_text(&self, text: &str) -> Result<String> {
         let send = |bytes: &[u8], name: &str| {
             let tensor = Tensor::from_bytes(bytes, DType::U8, bytes.len(), self.device())?;
             self.start(Collective::broadcast(&tensor, 0).named(name))?.wait()?;

@@ -1,7 +1,7 @@
 //! Data parallel training in several processes, with PyTorch's names.
 //!
 //! - [`init_process_group`] joins the processes that `mpiexec`, Slurm or `torchrun` has launched; a program that was
-//!   launched alone is a group of one.
+//!   launched alone is a group of one. [`local_process_groups`] are ranks that are threads of one process.
 //! - [`ProcessGroup`]: broadcast, all-reduce, all-gather, reduce-scatter and barrier, on tensors.
 //! - [`DistributedDataParallel`] averages the gradients of a model over the group while the backward pass runs.
 //! - [`convert_sync_batchnorm`]: batch normalization with the statistics of all processes' batches.
@@ -37,6 +37,9 @@ mod error;
 mod group;
 mod launch;
 mod mpi;
+mod nccl;
+mod notes;
+mod options;
 mod rendezvous;
 mod single;
 mod sync_batch_norm;
@@ -46,6 +49,8 @@ pub use ddp::{DdpOptions, DistributedDataParallel, StepReport};
 pub use error::DistributedError;
 pub use group::{Pending, ProcessGroup, Work};
 pub use launch::{Launch, Launcher};
-pub use rendezvous::{Engine, GroupOptions, init_process_group, init_process_group_with};
+pub use nccl::local_process_groups;
+pub use options::{Engine, GroupOptions};
+pub use rendezvous::{init_process_group, init_process_group_with};
 pub use single::SingleProcess;
 pub use sync_batch_norm::{SyncBatchNorm, convert_sync_batchnorm};

@@ -1,4 +1,4 @@
-//! The driver, cuBLASLt, cuDNN and NVRTC, found and opened at run time.
+//! The driver, cuBLASLt, cuDNN, NVRTC and NCCL, found and opened at run time.
 //!
 //! The functions are held in our own tables of pointers ([`functions!`]), with the types of cudarc's `sys` modules.
 //! cudarc's own loaders are never called: they panic when a library or a symbol is missing, and know neither the
@@ -11,6 +11,7 @@ mod blas;
 mod dnn;
 mod driver;
 mod libraries;
+mod nccl;
 mod release;
 mod search;
 
@@ -18,6 +19,7 @@ pub(crate) use blas::{ALLOC_FAILED, CublasLt, status_name};
 pub(crate) use dnn::{Cudnn, Failure, status_name as dnn_status_name};
 pub(crate) use driver::Driver;
 pub(crate) use libraries::{Libraries, libraries};
+pub(crate) use nccl::{Comm, NCCL, Nccl, NcclId, nccl};
 pub(crate) use release::release;
 
 /// Declares a table of C functions, one field each, and how to fill it from a library. The compiler checks the

@@ -49,6 +49,19 @@ pub(crate) fn nvrtc(major: u32) -> Spec {
     }
 }
 
+/// NCCL, which has one name for all major versions of CUDA.
+pub(crate) fn nccl() -> Spec {
+    Spec {
+        title: "NCCL",
+        fix: "`pip install nvidia-nccl-cu13` (or `-cu12`, if the driver is older than 580), or install NCCL \
+              (<https://developer.nvidia.com/nccl>) and set KILN_CUDA_PATH to the folder that holds it"
+            .into(),
+        needs: "NCCL 2.10",
+        names: vec!["libnccl.so.2".into(), "libnccl.so".into()],
+        wanted: Wanted::Toolkit,
+    }
+}
+
 fn of_majors(majors: &[u32], windows: impl Fn(&u32) -> String, linux: &str) -> Vec<String> {
     if OS == "windows" {
         return majors.iter().map(windows).collect();

@@ -8,7 +8,10 @@ use std::{
 use kiln_tensor::DType;
 
 use super::library::{self as lib, Count, Handle, Library, Status};
-use crate::collective::{CollectiveKind, ReduceOp};
+use crate::{
+    collective::{CollectiveKind, ReduceOp},
+    notes::NOTE,
+};
 
 /// A communicator for collectives, and another for notes between ranks. Stays on the thread that created it.
 pub(super) struct Communicator {
@@ -27,8 +30,6 @@ pub(super) struct Communicator {
 /// A call that was started. Its memory is read and written until [`Communicator::test`] says that it has completed.
 pub(super) struct Request(Handle);
 
-/// The longest note in bytes: short enough that every library sends it immediately.
-pub(super) const NOTE: usize = 1024;
 const NOTE_TAG: c_int = 1;
 
 impl Communicator {

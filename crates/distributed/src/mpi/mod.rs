@@ -3,7 +3,6 @@
 
 mod communicator;
 mod library;
-mod notes;
 mod shared;
 mod worker;
 
@@ -18,7 +17,7 @@ use std::{
 };
 
 use kiln_derive::located;
-use kiln_tensor::{Device, Error, Result};
+use kiln_tensor::{Device, Error, Result, captured::unless_capturing};
 
 use self::{
     shared::{Placement, Shared},
@@ -40,17 +39,17 @@ pub(crate) struct Mpi {
 }
 
 impl Mpi {
-    /// Initializes MPI.
+    /// Initializes MPI. Ranks tell each other whether they have a GPU.
     ///
     /// # Errors
     /// [`DistributedError::Unavailable`].
-    pub(crate) fn start(timeout: Duration, debug: bool) -> Result<Mpi, DistributedError> {
+    pub(crate) fn start(timeout: Duration, debug: bool, has_gpu: bool) -> Result<Mpi, DistributedError> {
         let shared = Arc::new(Shared::default());
         let (tell, told) = channel();
         let (jobs, queue) = channel();
         let theirs = shared.clone();
         let unavailable = |reason: String| DistributedError::Unavailable { engine: "MPI", reason };
-        let body = move || match Worker::start(theirs, timeout, debug) {
+        let body = move || match Worker::start(theirs, timeout, debug, has_gpu) {
             Ok(worker) => {
                 if tell.send(Ok(worker.placement())).is_ok() {
                     worker.run(&queue);
@@ -62,6 +61,16 @@ impl Mpi {
         let thread = thread.map_err(|error| unavailable(format!("no thread can be started: {error}")))?;
         let placement = told.recv().map_err(|_| unavailable("its thread has ended".into()))?.map_err(unavailable)?;
         Ok(Mpi { placement, shared, jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    /// Whether each rank has a GPU of its own that NCCL can use.
+    pub(crate) fn all_have_gpus(&self) -> bool {
+        self.placement.all_have_gpus
+    }
+
+    /// Why the group has failed, here or elsewhere.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.shared.failure()
     }
 
     /// The number of processes on this machine.
@@ -97,6 +106,9 @@ impl ProcessGroup for Mpi {
 
     fn start(&self, call: Collective) -> Result<Work> {
         call.check(self.size())?;
+        const REASON: &str =
+            "MPI moves the data at once, and not when the step is launched; NCCL's collectives can be captured";
+        unless_capturing(call.kind.op(), REASON)?;
         let (rank, size) = (self.rank(), self.size());
         if let Some(reason) = self.shared.failure() {
             let collective = call.to_string();
@@ -109,7 +121,7 @@ impl ProcessGroup for Mpi {
         };
         let jobs = self.jobs.as_ref().ok_or_else(ended)?;
         jobs.send(Job { call, done }).map_err(|_| ended())?;
-        Ok(Work::new(Begun { result, arrived: None }))
+        Ok(Work::new(Begun { result, arrived: None, shared: self.shared.clone() }))
     }
 
     fn abort(&self, reason: &str) {
@@ -138,6 +150,7 @@ impl Drop for Mpi {
 struct Begun {
     result: Receiver<Result<(), Error>>,
     arrived: Option<Result<(), Error>>,
+    shared: Arc<Shared>,
 }
 
 impl Begun {
@@ -161,7 +174,7 @@ impl Pending for Begun {
     fn wait(self: Box<Self>) -> Result<()> {
         match self.arrived {
             Some(result) => result,
-            None => self.result.recv().unwrap_or_else(|_| Err(Begun::ended())),
+            None => self.shared.during(|| self.result.recv()).unwrap_or_else(|_| Err(Begun::ended())),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! State that the communication thread shares with the threads that use a group.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use parking_lot::Mutex;
 
 /// What the threads of a group share.
@@ -7,12 +9,27 @@ use parking_lot::Mutex;
 pub(super) struct Shared {
     /// Why the group cannot be used any more.
     failed: Mutex<Option<String>>,
+    /// How many threads wait for a collective now.
+    awaited: AtomicUsize,
 }
 
 impl Shared {
     /// Marks the group as failed; the first reason is kept.
     pub(super) fn fail(&self, reason: &str) {
         self.failed.lock().get_or_insert_with(|| reason.to_owned());
+    }
+
+    /// Calls `wait`, during which the calling thread computes nothing.
+    pub(super) fn during<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.awaited.fetch_add(1, Ordering::Relaxed);
+        let done = wait();
+        self.awaited.fetch_sub(1, Ordering::Relaxed);
+        done
+    }
+
+    /// Whether a thread waits, so that its core is free.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed) > 0
     }
 
     pub(super) fn failure(&self) -> Option<String> {
@@ -27,5 +44,6 @@ pub(super) struct Placement {
     pub(super) size: usize,
     pub(super) local_rank: usize,
     pub(super) local_size: usize,
+    pub(super) all_have_gpus: bool,
     pub(super) library: String,
 }

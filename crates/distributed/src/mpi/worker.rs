@@ -14,12 +14,12 @@ use kiln_tensor::{DType, Device, Error, Result, Tensor, no_grad};
 
 use super::{
     communicator::{Communicator, Request},
-    notes::{Kind, Note},
     shared::{Placement, Shared},
 };
 use crate::{
     collective::{Collective, CollectiveKind, ReduceOp},
     error::DistributedError,
+    notes::{Kind, Note},
 };
 
 /// A collective to perform.
@@ -40,6 +40,8 @@ const GRACE: Duration = Duration::from_millis(200);
 const MOVED: Duration = Duration::from_micros(3);
 /// How long a thread polls before it sleeps between polls.
 const SPIN: Duration = Duration::from_micros(30);
+/// The same while a thread of the program waits: the core has nothing else to do then.
+const SPIN_AWAITED: Duration = Duration::from_millis(2);
 const SLEEP: Duration = Duration::from_micros(50);
 
 /// What is known about another rank.
@@ -64,18 +66,30 @@ pub(super) struct Worker {
     peers: Vec<Peer>,
     /// Whether the others have been told of the failure.
     told: bool,
+    all_have_gpus: bool,
 }
 
 impl Worker {
-    pub(super) fn start(shared: Arc<Shared>, timeout: Duration, debug: bool) -> Result<Worker, String> {
+    pub(super) fn start(shared: Arc<Shared>, timeout: Duration, debug: bool, has_gpu: bool) -> Result<Worker, String> {
         let mpi = Communicator::start()?;
         let peers = vec![Peer::default(); mpi.size];
-        Ok(Worker { mpi, shared, timeout, debug, calls: 0, now: None, peers, told: false })
+        let (all_have_gpus, told) = (false, false);
+        let mut this = Worker { mpi, shared, timeout, debug, calls: 0, now: None, peers, told, all_have_gpus };
+        this.all_have_gpus = this.all(has_gpu).map_err(|error| error.to_string())?;
+        Ok(this)
+    }
+
+    /// Whether something is so on all ranks: not one of the collectives of the group's users.
+    fn all(&mut self, here: bool) -> Result<bool> {
+        let least = Tensor::from_slice(&[i32::from(here)], 1, Device::Cpu)?;
+        let call = Collective::all_reduce(&least, ReduceOp::Min).named("whether all have a GPU");
+        self.transfer(&call, None, Some(&least), 1)?;
+        Ok(least.item::<i32>()? != 0)
     }
 
     pub(super) fn placement(&self) -> Placement {
         let Communicator { rank, size, local_rank, local_size, .. } = self.mpi;
-        Placement { rank, size, local_rank, local_size, library: self.mpi.version() }
+        Placement { rank, size, local_rank, local_size, all_have_gpus: self.all_have_gpus, library: self.mpi.version() }
     }
 
     /// Performs collectives until the group is dropped.
@@ -241,7 +255,8 @@ impl Worker {
                     return Err((self.timed_out(call), true));
                 }
             }
-            if now - moved > SPIN { thread::sleep(SLEEP) } else { thread::yield_now() }
+            let spin = if self.shared.is_awaited() { SPIN_AWAITED } else { SPIN };
+            if now - moved > spin { thread::sleep(SLEEP) } else { thread::yield_now() }
         }
     }
 

@@ -13,7 +13,7 @@ use kiln_io::Checkpoint;
 use kiln_nn::{Linear, Module, ModuleTree, functional::mse_loss};
 use kiln_tensor::{Device, Error, ErrorKind, Result, Tensor};
 
-use crate::common;
+use crate::{common, launch};
 
 const QUICK: [(&str, &str); 1] = [("KILN_DISTRIBUTED_TIMEOUT", "1.5")];
 /// Long enough to wait for the others' answers as well.
@@ -77,7 +77,7 @@ fn different_calls_are_compared_in_debug_mode() {
 
 #[test]
 fn a_rank_that_ends_early_is_an_error_of_those_that_go_on() {
-    let Some(run) = common::start(2, "left", &[]) else { return };
+    let Some(run) = launch::start(2, "left", &[]) else { return };
     let ended = run.end();
     // One rank ends well, and `mpiexec` has been seen to report success then; what counts is the error of the other.
     let words =
@@ -93,9 +93,9 @@ fn a_full_disk_on_rank_0_is_an_error_on_all() {
 
 #[test]
 fn an_interrupt_ends_all_ranks() {
-    let Some(run) = common::start(2, "endless", &[]) else { return };
+    let Some(run) = launch::start(2, "endless", &[]) else { return };
     thread::sleep(Duration::from_secs(3));
-    assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success());
+    assert!(Command::new("kill").args(["-INT", &run.children[0].id().to_string()]).status().unwrap().success());
     let ended = run.end();
     assert!(!ended.success && ended.time < SOON, "{:?}: {}", ended.time, ended.text);
 }

@@ -2,10 +2,17 @@
 //! Without `mpiexec` of a library with MPI's standard ABI (`pip install mpich`) they are skipped, with a message;
 //! `KILN_REQUIRE_MPI=1` makes that a failure.
 
+#[path = "../scenarios/collectives.rs"]
 mod collectives;
+#[path = "../scenarios/common.rs"]
 mod common;
 mod faults;
+mod launch;
+mod resume;
+mod runs;
+#[path = "../scenarios/sync_batch_norm.rs"]
 mod sync_batch_norm;
+#[path = "../scenarios/training.rs"]
 mod training;
 
 use common::Scenario;
@@ -21,7 +28,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("unused_error", training::unused_error),
     ("overlap", training::overlap),
     ("mixed_precision", training::mixed_precision),
-    ("other_ranks_resume", training::checkpoint),
+    ("other_ranks_resume", resume::checkpoint),
     ("sync_batch_norm", sync_batch_norm::as_one_batch),
     ("late", faults::late),
     ("too_late", faults::too_late),

@@ -1,10 +1,11 @@
 //! Notes that ranks send each other beside the collectives: that one has failed or left, and what each is doing. They
 //! turn a hang into an error that names the rank.
 
-use super::communicator::NOTE;
+/// The longest note in bytes: short enough that every library sends it immediately.
+pub(crate) const NOTE: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// The sender has ended its part and makes no more calls.
     Left,
     /// The sender's group has failed; the text says why.
@@ -16,17 +17,17 @@ pub(super) enum Kind {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Note {
-    pub(super) kind: Kind,
+pub(crate) struct Note {
+    pub(crate) kind: Kind,
     /// How many collectives the sender has started.
-    pub(super) calls: u64,
-    pub(super) text: String,
+    pub(crate) calls: u64,
+    pub(crate) text: String,
 }
 
 const HEADER: usize = 11;
 
 impl Note {
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut length = self.text.len().min(NOTE - HEADER);
         while !self.text.is_char_boundary(length) {
             length -= 1;
@@ -38,7 +39,7 @@ impl Note {
         bytes
     }
 
-    pub(super) fn read(bytes: &[u8]) -> Option<Note> {
+    pub(crate) fn read(bytes: &[u8]) -> Option<Note> {
         let kind = [Kind::Left, Kind::Failed, Kind::Query, Kind::Status].into_iter().find(|k| *k as u8 == bytes[0])?;
         let calls = u64::from_le_bytes(bytes.get(1..9)?.try_into().ok()?);
         let length = u16::from_le_bytes(bytes.get(9..HEADER)?.try_into().ok()?);

@@ -1,10 +1,9 @@
 //! Training with `DistributedDataParallel`, compared with one process that has the whole batch.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
-use kiln_data::{DataLoader, DistributedSampler, LoaderState, TensorDataset};
+use kiln_data::{DataLoader, DistributedSampler, TensorDataset};
 use kiln_distributed::{DdpOptions, DistributedDataParallel, ProcessGroup};
-use kiln_io::Checkpoint;
 use kiln_nn::{
     BatchNorm1d, Dropout, Linear, Module, ModuleTree, ReLU, Sequential,
     functional::{cross_entropy, mse_loss},
@@ -13,85 +12,28 @@ use kiln_nn::{
 };
 use kiln_tensor::{DType, Device, Result, Tensor, manual_seed};
 
-use crate::common::{self, assert_same_on_all_ranks, bits};
+use crate::common::{assert_same_on_all_ranks, bits, device_of};
 
-#[test]
-fn parameters_stay_equal_bit_for_bit() {
-    common::succeeds(2, "bit_equal");
-    common::succeeds(4, "bit_equal");
-}
-
-#[test]
-fn two_halves_of_a_batch_are_the_batch() {
-    common::succeeds(2, "as_one_process");
-}
-
-#[test]
-fn gradients_accumulate_and_are_clipped() {
-    common::succeeds(2, "accumulation");
-}
-
-#[test]
-fn unused_and_frozen_parameters() {
-    common::succeeds_with(2, "unused", &[("KILN_DISTRIBUTED_DEBUG", "1")]);
-    let words = ["of 2: the backward pass", "right.weight, right.bias, never.weight, never.bias", "find_unused(true)"];
-    common::fails(2, "unused_error", &[], &words);
-}
-
-#[test]
-fn averages_begin_during_the_backward_pass() {
-    common::succeeds(2, "overlap");
-}
-
-#[test]
-fn ranks_decide_alike_about_scaled_steps() {
-    common::succeeds(2, "mixed_precision");
-}
-
-/// A run of two ranks that is stopped after an epoch goes on as if it had not been, and other numbers of ranks go on from
-/// its checkpoint.
-#[test]
-fn any_number_of_ranks_resumes() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let run = |ranks: usize, from: &str, epochs: &str, to: &str| {
-        let variables = [("KILN_FROM", &*at(from)), ("KILN_EPOCHS", epochs), ("KILN_TO", &*at(to))];
-        common::succeeds_with(ranks, "other_ranks_resume", &variables);
-    };
-    run(2, "none", "2", "whole");
-    if !PathBuf::from(at("whole")).exists() {
-        return;
-    }
-    run(2, "none", "1", "half");
-    run(2, "half", "2", "resumed");
-    let parameters = |name: &str| Checkpoint::load(at(name), Device::Cpu).unwrap().model;
-    for ((name, a), (_, b)) in parameters("whole").iter().zip(&parameters("resumed")) {
-        assert_eq!(bits(a).unwrap(), bits(b).unwrap(), "{name}");
-    }
-    run(3, "half", "2", "more");
-    run(1, "half", "2", "one");
-    assert_eq!(Checkpoint::load(at("more"), Device::Cpu).unwrap().epoch, 2);
-}
-
-fn network(dtype: DType) -> Result<Sequential> {
+pub fn network(dtype: DType, device: Device) -> Result<Sequential> {
     let stack = seq![Linear::new(20, 32)?, ReLU::new(), Linear::new(32, 32)?, ReLU::new(), Linear::new(32, 5)?];
-    stack.to_dtype(dtype)
+    stack.to_dtype(dtype)?.to(device)
 }
 
-fn data(rows: usize, dtype: DType) -> Result<(Tensor, Tensor)> {
-    Ok((Tensor::randn([rows, 20], (dtype, Device::Cpu))?, Tensor::randint(0, 5, [rows], Device::Cpu)?))
+pub fn data(rows: usize, dtype: DType, device: Device) -> Result<(Tensor, Tensor)> {
+    Ok((Tensor::randn([rows, 20], (dtype, device))?, Tensor::randint(0, 5, [rows], device)?))
 }
 
 pub fn bit_equal(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    let device = device_of(group);
     let rank = group.rank();
     // Another model on each rank at first.
     manual_seed(rank as u64);
-    let model = seq![network(DType::F32)?, BatchNorm1d::new(5)?, Dropout::new(0.1)?];
+    let model = seq![network(DType::F32, device)?, BatchNorm1d::new(5)?, Dropout::new(0.1)?].to(device)?;
     let ddp =
         DistributedDataParallel::with_options(&model, group, DdpOptions::default().bucket_bytes(1 << 10, 4 << 10))?;
     let mut optimizer = Adam::new(model.named_parameters(), 1e-2)?;
     manual_seed(100);
-    let (x, y) = data(301, DType::F32)?;
+    let (x, y) = data(301, DType::F32, device)?;
     // 301 samples are no multiple of the ranks: shares are equal all the same, or ranks would wait for ever.
     let sampler = DistributedSampler::new(301, rank, group.size())?;
     let loader = DataLoader::builder(TensorDataset::new(vec![x, y])?).batch_size(8).sampler(sampler).build()?;
@@ -118,7 +60,7 @@ pub fn bit_equal(group: &Arc<dyn ProcessGroup>) -> Result<()> {
     assert!((all - f64::from(losses[0])).abs() > 1e-6);
     drop(ddp);
     // Without it gradients are the rank's own.
-    let (x, y) = (Tensor::full([4, 20], rank as f64, Device::Cpu)?, Tensor::zeros([4], (DType::I64, Device::Cpu))?);
+    let (x, y) = (Tensor::full([4, 20], rank as f64, device)?, Tensor::zeros([4], (DType::I64, device))?);
     model.eval();
     model.zero_grad();
     cross_entropy(&model.forward(&x)?, &y)?.backward()?;
@@ -129,10 +71,11 @@ pub fn bit_equal(group: &Arc<dyn ProcessGroup>) -> Result<()> {
 }
 
 pub fn as_one_process(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    let device = device_of(group);
     for optimizer in ["sgd", "adam"] {
         manual_seed(1);
-        let one = network(DType::F64)?;
-        let shared = network(DType::F64)?;
+        let one = network(DType::F64, device)?;
+        let shared = network(DType::F64, device)?;
         shared.load_state_dict(&one.state_dict(), true)?;
         let _ddp = DistributedDataParallel::new(&shared, group)?;
         let new = |model: &Sequential| -> Result<Box<dyn Optimizer>> {
@@ -143,7 +86,7 @@ pub fn as_one_process(group: &Arc<dyn ProcessGroup>) -> Result<()> {
         };
         let mut optimizers = [new(&one)?, new(&shared)?];
         for _ in 0..40 {
-            let (x, y) = data(64, DType::F64)?;
+            let (x, y) = data(64, DType::F64, device)?;
             let start = 32 * group.rank();
             let mine = (x.narrow(0, start, 32)?, y.narrow(0, start, 32)?);
             let mut losses = Vec::new();
@@ -166,13 +109,14 @@ pub fn as_one_process(group: &Arc<dyn ProcessGroup>) -> Result<()> {
 }
 
 pub fn accumulation(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    let device = device_of(group);
     manual_seed(2);
-    let (one, shared) = (network(DType::F64)?, network(DType::F64)?);
+    let (one, shared) = (network(DType::F64, device)?, network(DType::F64, device)?);
     shared.load_state_dict(&one.state_dict(), true)?;
     let ddp =
         DistributedDataParallel::with_options(&shared, group, DdpOptions::default().bucket_bytes(8 << 10, 8 << 10))?;
     for round in 0..3 {
-        let (x, y) = data(32, DType::F64)?;
+        let (x, y) = data(32, DType::F64, device)?;
         let part = |i: usize| Ok::<_, kiln_tensor::Error>((x.narrow(0, 8 * i, 8)?, y.narrow(0, 8 * i, 8)?));
         let loss = |model: &Sequential, (x, y): (Tensor, Tensor)| cross_entropy(&model.forward(&x)?, &y);
         one.zero_grad();
@@ -202,7 +146,7 @@ pub fn accumulation(group: &Arc<dyn ProcessGroup>) -> Result<()> {
     }
     // Without `zero_grad` in between the next average is added, as in one process.
     let before = shared.parameters()[0].grad().unwrap().copy()?;
-    let (x, y) = data(8, DType::F64)?;
+    let (x, y) = data(8, DType::F64, device)?;
     cross_entropy(&shared.forward(&x)?, &y)?.backward()?;
     let after = shared.parameters()[0].grad().unwrap();
     one.zero_grad();
@@ -222,8 +166,8 @@ struct Branches {
 }
 
 impl Branches {
-    fn new() -> Result<Branches> {
-        let linear = || Linear::new(4, 4)?.to_dtype(DType::F64);
+    fn new(device: Device) -> Result<Branches> {
+        let linear = || Linear::new(4, 4)?.to_dtype(DType::F64)?.to(device);
         Ok(Branches { shared: linear()?, left: linear()?, right: linear()?, never: linear()? })
     }
 
@@ -235,16 +179,17 @@ impl Branches {
 }
 
 pub fn unused(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    let device = device_of(group);
     manual_seed(3);
-    let x = Tensor::randn([6, 4], DType::F64)?;
+    let x = Tensor::randn([6, 4], (DType::F64, device))?;
     let grads = |left: bool| {
-        let model = Branches::new()?;
+        let model = Branches::new(device)?;
         model.through(left, &x)?.backward()?;
         Ok::<_, kiln_tensor::Error>(model.parameters().iter().map(Tensor::grad).collect::<Vec<_>>())
     };
     let state = |seed| {
         manual_seed(seed);
-        Branches::new()
+        Branches::new(device)
     };
     manual_seed(9);
     let left = grads(true)?;
@@ -289,20 +234,22 @@ pub fn unused(group: &Arc<dyn ProcessGroup>) -> Result<()> {
 
 /// An error lists them, and the group is given up.
 pub fn unused_error(group: &Arc<dyn ProcessGroup>) -> Result<()> {
-    let model = Branches::new()?;
+    let device = device_of(group);
+    let model = Branches::new(device)?;
     let _ddp = DistributedDataParallel::new(&model, group)?;
-    model.through(true, &Tensor::randn([6, 4], DType::F64)?)?.backward()
+    model.through(true, &Tensor::randn([6, 4], (DType::F64, device))?)?.backward()
 }
 
 pub fn overlap(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    let device = device_of(group);
     let layers = (0..8).map(|_| Linear::new(64, 64)).collect::<Result<Vec<_>>>()?;
-    let model = layers.into_iter().fold(seq![], |model, layer| model.add(layer));
+    let model = layers.into_iter().fold(seq![], |model, layer| model.add(layer)).to(device)?;
     // A layer a bucket.
     let ddp =
         DistributedDataParallel::with_options(&model, group, DdpOptions::default().bucket_bytes(1 << 14, 1 << 14))?;
     for _ in 0..3 {
         model.zero_grad();
-        model.forward(&Tensor::randn([4, 64], Device::Cpu)?)?.square()?.mean(())?.backward()?;
+        model.forward(&Tensor::randn([4, 64], device)?)?.square()?.mean(())?.backward()?;
         let report = ddp.last_step();
         assert_eq!((report.buckets, report.begun_early), (8, 7));
     }
@@ -313,16 +260,17 @@ pub fn overlap(group: &Arc<dyn ProcessGroup>) -> Result<()> {
 }
 
 pub fn mixed_precision(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    let device = device_of(group);
     manual_seed(4);
-    let model = Linear::new(4, 1)?.to_dtype(DType::F16)?;
+    let model = Linear::new(4, 1)?.to_dtype(DType::F16)?.to(device)?;
     let _ddp = DistributedDataParallel::new(&model, group)?;
     let mut optimizer = MixedPrecision::new(model.named_parameters(), |wide| SGD::new(wide, 1e-3))?;
     let mut skipped = Vec::new();
     for step in 0..6 {
-        let x = Tensor::ones([2, 4], Device::Cpu)?.mul(if step == 3 && group.rank() == 1 { 60000.0 } else { 1.0 })?;
+        let x = Tensor::ones([2, 4], device)?.mul(if step == 3 && group.rank() == 1 { 60000.0 } else { 1.0 })?;
         let before = bits(&model.weight.detach())?;
         let out = model.forward(&x.to_dtype(DType::F16)?)?.to_dtype(DType::F32)?;
-        let loss = mse_loss(&out, &Tensor::zeros([2, 1], Device::Cpu)?)?;
+        let loss = mse_loss(&out, &Tensor::zeros([2, 1], device)?)?;
         optimizer.zero_grad();
         optimizer.backward(&loss)?;
         optimizer.step()?;
@@ -333,46 +281,5 @@ pub fn mixed_precision(group: &Arc<dyn ProcessGroup>) -> Result<()> {
     }
     // One rank's overflow is that of all.
     assert!(skipped[3], "{skipped:?}");
-    Ok(())
-}
-
-pub fn checkpoint(group: &Arc<dyn ProcessGroup>) -> Result<()> {
-    let variable = |name: &str| std::env::var(name).unwrap();
-    let (from, to, epochs) =
-        (variable("KILN_FROM"), variable("KILN_TO"), variable("KILN_EPOCHS").parse::<u64>().unwrap());
-    manual_seed(6);
-    let (x, y) = data(96, DType::F32)?;
-    let model = seq![network(DType::F32)?, BatchNorm1d::new(5)?];
-    let sampler = DistributedSampler::new(96, group.rank(), group.size())?;
-    let loader = DataLoader::builder(TensorDataset::new(vec![x, y])?).batch_size(8).sampler(sampler).build()?;
-    let mut optimizer = Adam::new(model.named_parameters(), 1e-2)?;
-    let mut done = 0;
-    if PathBuf::from(&from).exists() {
-        let checkpoint = Checkpoint::load(&from, Device::Cpu)?;
-        model.load_state_dict(&checkpoint.model, true)?;
-        optimizer.load_state_dict(&checkpoint.optimizer)?;
-        loader.set_state(checkpoint.get::<LoaderState>("loader")?)?;
-        checkpoint.restore_random_state();
-        done = checkpoint.epoch;
-    }
-    let _ddp = DistributedDataParallel::new(&model, group)?;
-    for epoch in done..epochs {
-        for batch in &loader {
-            let batch = batch?;
-            optimizer.zero_grad();
-            cross_entropy(&model.forward(&batch[0])?, &batch[1])?.backward()?;
-            optimizer.step()?;
-        }
-        group.on_main(|| {
-            let mut checkpoint = Checkpoint {
-                model: model.state_dict(),
-                optimizer: optimizer.state_dict()?,
-                epoch: epoch + 1,
-                ..Checkpoint::now()
-            };
-            checkpoint.put("loader", &loader.state())?;
-            checkpoint.save(&to)
-        })?;
-    }
     Ok(())
 }

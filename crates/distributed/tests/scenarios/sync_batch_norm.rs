@@ -4,16 +4,9 @@ use std::sync::Arc;
 
 use kiln_distributed::{DistributedDataParallel, ProcessGroup, convert_sync_batchnorm};
 use kiln_nn::{BatchNorm1d, BatchNorm2d, BatchNormOptions, Conv2d, Module, ModuleTree, ReLU, seq};
-use kiln_tensor::{DType, Device, Result, Tensor, manual_seed};
+use kiln_tensor::{DType, Result, Tensor, manual_seed};
 
-use crate::common;
-
-#[test]
-fn statistics_are_those_of_all_batches() {
-    for ranks in [2, 3] {
-        common::succeeds(ranks, "sync_batch_norm");
-    }
-}
+use crate::common::device_of;
 
 /// The largest difference.
 fn distance(a: &Tensor, b: &Tensor) -> Result<f64> {
@@ -21,22 +14,22 @@ fn distance(a: &Tensor, b: &Tensor) -> Result<f64> {
 }
 
 pub fn as_one_batch(group: &Arc<dyn ProcessGroup>) -> Result<()> {
-    let (rank, size) = (group.rank(), group.size());
+    let (rank, size, device) = (group.rank(), group.size(), device_of(group));
     for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-5)] {
         for momentum in [Some(0.1), None] {
             manual_seed(5);
-            let options = BatchNormOptions::default().momentum(momentum).tensor((dtype, Device::Cpu));
+            let options = BatchNormOptions::default().momentum(momentum).tensor((dtype, device));
             let new = || {
                 manual_seed(7);
-                let convolution = Conv2d::new(2, 3, 3)?.to_dtype(dtype)?;
+                let convolution = Conv2d::new(2, 3, 3)?.to_dtype(dtype)?.to(device)?;
                 Ok::<_, kiln_tensor::Error>(seq![convolution, BatchNorm2d::with_options(3, options)?, ReLU::new()])
             };
             let (one, shared) = (new()?, new()?);
             convert_sync_batchnorm(&shared, group);
             let ddp = DistributedDataParallel::new(&shared, group)?;
             for _ in 0..3 {
-                let x = Tensor::randn([2 * size, 2, 6, 5], (dtype, Device::Cpu))?.mul(3)?.add(100)?;
-                let goal = Tensor::randn([2 * size, 3, 4, 3], (dtype, Device::Cpu))?;
+                let x = Tensor::randn([2 * size, 2, 6, 5], (dtype, device))?.mul(3)?.add(100)?;
+                let goal = Tensor::randn([2 * size, 3, 4, 3], (dtype, device))?;
                 let mine = x.narrow(0, 2 * rank, 2)?.copy()?.requires_grad_(true)?;
                 let all = x.copy()?.requires_grad_(true)?;
                 let loss =
@@ -61,7 +54,7 @@ pub fn as_one_batch(group: &Arc<dyn ProcessGroup>) -> Result<()> {
             // Evaluation asks nobody: one rank alone may do it.
             shared.eval();
             if rank == 0 {
-                shared.forward(&Tensor::zeros([1, 2, 6, 5], (dtype, Device::Cpu))?)?;
+                shared.forward(&Tensor::zeros([1, 2, 6, 5], (dtype, device))?)?;
             }
         }
     }
@@ -70,14 +63,14 @@ pub fn as_one_batch(group: &Arc<dyn ProcessGroup>) -> Result<()> {
 
 /// Batches of different sizes, one of them empty; and one value on all ranks together.
 fn uneven(group: &Arc<dyn ProcessGroup>) -> Result<()> {
-    let (rank, size) = (group.rank(), group.size());
-    let layer = BatchNorm1d::with_options(3, BatchNormOptions::default().tensor(DType::F64))?;
-    let shared = BatchNorm1d::with_options(3, BatchNormOptions::default().tensor(DType::F64))?;
+    let (rank, size, device) = (group.rank(), group.size(), device_of(group));
+    let layer = BatchNorm1d::with_options(3, BatchNormOptions::default().tensor((DType::F64, device)))?;
+    let shared = BatchNorm1d::with_options(3, BatchNormOptions::default().tensor((DType::F64, device)))?;
     convert_sync_batchnorm(&shared, group);
     manual_seed(3);
     // Rank 0 has 3 rows, the last none, others 1.
     let rows: Vec<usize> = (0..size).map(|rank| [3, 1, 0][if rank == size - 1 { 2 } else { rank.min(1) }]).collect();
-    let x = Tensor::randn([rows.iter().sum(), 3], DType::F64)?;
+    let x = Tensor::randn([rows.iter().sum(), 3], (DType::F64, device))?;
     let start: usize = rows[..rank].iter().sum();
     let out = shared.forward(&x.narrow(0, start, rows[rank])?)?;
     let expected = layer.forward(&x)?.narrow(0, start, rows[rank])?;
@@ -86,7 +79,7 @@ fn uneven(group: &Arc<dyn ProcessGroup>) -> Result<()> {
         assert!(distance(&out, &expected)? < 1e-12);
     }
     assert!(distance(shared.running_var.as_ref().unwrap(), layer.running_var.as_ref().unwrap())? < 1e-12);
-    let single = shared.forward(&Tensor::zeros([usize::from(rank == 0), 3], DType::F64)?);
+    let single = shared.forward(&Tensor::zeros([usize::from(rank == 0), 3], (DType::F64, device))?);
     assert!(single.unwrap_err().to_string().contains("more than one value per channel"));
     Ok(())
 }

@@ -1,19 +1,19 @@
-//! Launching ranks, and helpers that they share.
+//! What the tests of both engines share: ranks play scenarios, which are launched (`launch`), and waited for.
 
 use std::{
-    path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use crate::launch;
 use kiln_distributed::{GroupOptions, ProcessGroup, init_process_group_with};
-use kiln_tensor::{Result, Tensor};
+use kiln_tensor::{Device, Result, Tensor};
 
 pub type Scenario = fn(&Arc<dyn ProcessGroup>) -> Result<()>;
 
 /// Longer than any scenario takes on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// Plays the scenario that the environment names; an error is printed, and is that of the process.
 pub fn play(scenarios: &[(&str, Scenario)]) {
@@ -32,21 +32,6 @@ pub fn play(scenarios: &[(&str, Scenario)]) {
     println!("PLAYED");
 }
 
-/// `mpiexec`, from the folder of the Python that is first on `PATH` or from `PATH`.
-fn mpiexec() -> Option<PathBuf> {
-    let named = std::env::var_os("KILN_MPIEXEC").map(PathBuf::from);
-    let found = named.or_else(|| {
-        let folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH")?).collect();
-        folders.into_iter().map(|folder| folder.join("mpiexec")).find(|file| file.is_file())
-    });
-    let required = std::env::var("KILN_REQUIRE_MPI").is_ok_and(|value| value == "1");
-    assert!(found.is_some() || !required, "there is no mpiexec on PATH");
-    if found.is_none() {
-        println!("skipped: there is no mpiexec on PATH (`pip install mpich` brings one)");
-    }
-    found
-}
-
 /// What became of ranks.
 pub struct Ended {
     pub success: bool,
@@ -54,43 +39,33 @@ pub struct Ended {
     pub time: Duration,
 }
 
-/// A run that has begun.
+/// A run that has begun: a launcher, or each rank.
 pub struct Run {
-    child: Child,
-    started: Instant,
+    pub children: Vec<Child>,
+    pub started: Instant,
 }
 
 impl Run {
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Waits for all ranks.
     pub fn end(self) -> Ended {
-        let Run { child, started } = self;
-        let id = child.id();
+        let Run { children, started } = self;
+        let ids: Vec<String> = children.iter().map(|child| child.id().to_string()).collect();
         let (finished, watched) = std::sync::mpsc::channel::<()>();
         let watchdog = std::thread::spawn(move || {
             if watched.recv_timeout(LIMIT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                let _ = Command::new("kill").args(["-9", &id.to_string()]).status();
+                let _ = Command::new("kill").arg("-9").args(ids).status();
             }
         });
-        let output = child.wait_with_output().unwrap();
+        let (mut success, mut text) = (true, String::new());
+        for child in children {
+            let output = child.wait_with_output().unwrap();
+            success &= output.status.success();
+            text += &(String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr));
+        }
         drop(finished);
         watchdog.join().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        Ended { success: output.status.success(), text, time: started.elapsed() }
+        Ended { success, text, time: started.elapsed() }
     }
-}
-
-/// Begins a scenario on this many ranks; `None` if there is no `mpiexec`.
-pub fn start(ranks: usize, scenario: &str, variables: &[(&str, &str)]) -> Option<Run> {
-    let mut command = Command::new(mpiexec()?);
-    command.args(["-n", &ranks.to_string()]).arg(std::env::current_exe().unwrap());
-    command.args(["rank", "--exact", "--ignored", "--nocapture"]);
-    command.env("KILN_SCENARIO", scenario).env("RUST_BACKTRACE", "0").envs(variables.iter().copied());
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
-    Some(Run { child, started: Instant::now() })
 }
 
 /// Plays a scenario that all ranks must end well.
@@ -101,7 +76,7 @@ pub fn succeeds(ranks: usize, scenario: &str) {
 
 #[track_caller]
 pub fn succeeds_with(ranks: usize, scenario: &str, variables: &[(&str, &str)]) {
-    let Some(run) = start(ranks, scenario, variables) else { return };
+    let Some(run) = launch::start(ranks, scenario, variables) else { return };
     let ended = run.end();
     assert!(ended.success, "{scenario} on {ranks} ranks: {}", ended.text);
     assert_eq!(ended.text.matches("PLAYED").count(), ranks, "{}", ended.text);
@@ -110,12 +85,20 @@ pub fn succeeds_with(ranks: usize, scenario: &str, variables: &[(&str, &str)]) {
 /// Plays a scenario that ends badly, with all these words among what ranks say.
 #[track_caller]
 pub fn fails(ranks: usize, scenario: &str, variables: &[(&str, &str)], words: &[&str]) -> Option<Ended> {
-    let ended = start(ranks, scenario, variables)?.end();
+    let ended = launch::start(ranks, scenario, variables)?.end();
     assert!(!ended.success, "{scenario} succeeded: {}", ended.text);
     for word in words {
         assert!(ended.text.contains(word), "{word:?} is not in {:?}", ended.text);
     }
     Some(ended)
+}
+
+/// The device of a rank: the group's own, or, with `KILN_SCENARIO_DEVICE=cuda`, a GPU whose group is on MPI.
+pub fn device_of(group: &Arc<dyn ProcessGroup>) -> Device {
+    match std::env::var("KILN_SCENARIO_DEVICE").as_deref() {
+        Ok("cuda") => Device::Cuda(group.local_rank()),
+        _ => group.device(),
+    }
 }
 
 /// The bytes of a float tensor, for comparing bit by bit.
