@@ -2,7 +2,7 @@
 
 use kiln_backend::{Conv2d, Layout};
 
-use super::{Dim, Lanes, blocks};
+use super::{Dim, Lanes, grid::blocks};
 
 by_value! {
     /// A convolution or one of its gradients.

@@ -2,7 +2,10 @@
 //! shapes and strides only, so the order of additions, and with it every bit of the result, is the same on every
 //! device.
 
-use super::{Dim, Grid, Groups, Lanes, Lines, MAX_DIMS, Norm, Place, Reduce, THREADS, blocks};
+use super::{
+    Dim, Grid, Groups, Lanes, Lines, MAX_DIMS, Norm, Reduce, THREADS,
+    grid::{Place, blocks},
+};
 
 /// Elements that one thread reduces before sharing them with another block pays off.
 const SERIAL: u64 = 64;

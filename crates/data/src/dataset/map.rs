@@ -2,7 +2,7 @@
 
 use kiln_tensor::Result;
 
-use super::{Dataset, Subset, short_type_name};
+use super::{Dataset, short_type_name, subset::Subset};
 use crate::transforms::{Transform, transformed};
 
 /// Adaptors of datasets.

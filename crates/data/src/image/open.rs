@@ -7,7 +7,10 @@ use kiln_tensor::{Error, Result};
 
 #[cfg(feature = "images")]
 use super::decode::decode;
-use super::{Image, ImageLimits, limits::Failure};
+use super::{
+    Image,
+    limits::{Failure, ImageLimits},
+};
 use crate::memory::{out_of_memory, read_file};
 
 #[located(site)]

@@ -7,7 +7,9 @@ use kiln_tensor::{Device, Error, Result};
 use parking_lot::Mutex;
 
 use super::{
-    Collator, DataLoader, DefaultCollate, Fetch, FnCollate, MapBatches, OnDevice, Parts, state::Cursor,
+    DataLoader, Fetch, Parts,
+    collator::{Collator, DefaultCollate, FnCollate, MapBatches, OnDevice},
+    state::Cursor,
     worker_pool::WorkerPool,
 };
 use crate::{

@@ -3,7 +3,7 @@
 use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
-use super::{ImageOps, Transform, adjust::check_channels};
+use super::{Transform, adjust::check_channels, image_ops::ImageOps};
 use crate::random;
 
 /// Adjusts brightness, contrast, saturation and hue by random factors, in random order: torchvision's `ColorJitter`.

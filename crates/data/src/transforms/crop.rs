@@ -2,7 +2,7 @@
 
 use kiln_tensor::{Error, Result};
 
-use super::{ImageOps, Transform, pixel_ops::padded_extent};
+use super::{Transform, image_ops::ImageOps, pixel_ops::padded_extent};
 use crate::random;
 
 /// Crops the center of an image: torchvision's `CenterCrop`. A smaller image is padded with zeros first.

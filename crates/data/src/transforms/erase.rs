@@ -3,7 +3,7 @@
 use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, Tensor};
 
-use super::{ImageOps, Transform};
+use super::{Transform, image_ops::ImageOps};
 use crate::{epoch::RandomStream, random};
 
 const OP: &str = "RandomErasing";

@@ -2,7 +2,7 @@
 
 use kiln_tensor::{Error, Result};
 
-use super::{ImageOps, Transform};
+use super::{Transform, image_ops::ImageOps};
 use crate::random;
 
 macro_rules! flip {

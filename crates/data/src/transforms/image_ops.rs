@@ -3,10 +3,9 @@
 use kiln_tensor::{DType, Error, Result, Scalar, Tensor};
 
 use super::{
-    Rotation,
     adjust::{Adjust, gray_image, gray_tensor},
     pixel_ops::{self, check_crop, padded_extent},
-    rotation,
+    rotation::{self, Rotation},
 };
 use crate::image::Image;
 

@@ -3,7 +3,11 @@
 use kiln_tensor::{DType, Error, Result, Tensor};
 
 use super::{
-    CenterCrop, ImageOps, Normalize, Pad, RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, ToTensor, Transform,
+    Transform,
+    convert::{Normalize, ToTensor},
+    crop::{CenterCrop, Pad, RandomCrop},
+    flip::{RandomHorizontalFlip, RandomVerticalFlip},
+    image_ops::ImageOps,
     pixel_ops::padded_extent,
 };
 use crate::dataset::short_type_name;

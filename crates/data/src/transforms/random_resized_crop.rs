@@ -3,7 +3,10 @@
 use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
-use super::{Image, ImageOps, Interpolation, Resize, Transform, crop::center_offset, erase::range};
+use super::{
+    Image, Transform, crop::center_offset, erase::range, image_ops::ImageOps, interpolation::Interpolation,
+    resize::Resize,
+};
 use crate::{epoch::RandomStream, random};
 
 const OP: &str = "RandomResizedCrop";

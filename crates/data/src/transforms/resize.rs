@@ -9,7 +9,7 @@ use fast_image_resize::{
 };
 use kiln_tensor::{Error, Result};
 
-use super::{Image, ImageOps, Interpolation, Transform};
+use super::{Image, Transform, image_ops::ImageOps, interpolation::Interpolation};
 
 thread_local! {
     /// Keeps its buffers for the next image.

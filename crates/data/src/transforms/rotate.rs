@@ -3,7 +3,7 @@
 use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
-use super::{ImageOps, Rotation, Transform};
+use super::{Transform, image_ops::ImageOps, rotation::Rotation};
 use crate::random;
 
 /// Rotates an image by a random angle: torchvision's `RandomRotation`.

@@ -3,7 +3,7 @@
 use kiln_tensor::{DType, Device, Error, Result, Tensor};
 
 use super::{
-    Interpolation,
+    interpolation::Interpolation,
     pixel_ops::{flip_horizontal, flip_vertical, transpose},
 };
 use crate::image::Image;

@@ -6,8 +6,9 @@ use kiln_pickle::{Pickle, Value};
 use kiln_tensor::{Error, Result};
 
 use super::{
-    PthValue, classes,
+    classes,
     tree::tree,
+    value::PthValue,
     zip::{self, Record, Records},
 };
 use crate::{

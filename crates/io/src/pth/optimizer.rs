@@ -3,7 +3,11 @@
 use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, StateDict, Tensor};
 
-use super::{PthFile, PthTensor, PthValue, read::Reading};
+use super::{
+    PthFile,
+    read::Reading,
+    value::{PthTensor, PthValue},
+};
 use crate::{load_options::LoadOptions, names::insert};
 
 /// Keys under which checkpoints keep the optimizer's state, the most specific first.

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use kiln_tensor::{Error, Result, Shape, Tensor};
 
 use super::{
-    PthTensor,
     archive::{Archive, Storage},
+    value::PthTensor,
     view::View,
 };
 use crate::{

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use kiln_tensor::Result;
 use serde_json::Value;
 
-use super::{Field, FieldKind, ModuleTree, Part, PartMut};
+use super::{
+    field::{Field, FieldKind},
+    tree::{ModuleTree, Part, PartMut},
+};
 
 use crate::saved::Describing;
 

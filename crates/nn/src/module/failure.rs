@@ -2,7 +2,7 @@
 
 use kiln_tensor::{Error, FailedLayer};
 
-use super::{ModuleTree, Part};
+use super::tree::{ModuleTree, Part};
 
 /// Called as the error leaves a layer's `forward`.
 pub(crate) fn failed_in<M: ModuleTree + ?Sized>(layer: &M, error: Error) -> Error {

@@ -3,7 +3,7 @@
 use kiln_backend::{Arange, DType, Error, Result, Scalar, Shape, ViewMut};
 use kiln_derive::located;
 
-use super::{Extents, TensorOptions};
+use super::{extents::Extents, options::TensorOptions};
 use crate::{ops::Rhs, tensor::Tensor};
 
 macro_rules! constant {

@@ -3,7 +3,7 @@
 use kiln_backend::{DType, Element, Error, HostVec, Layout, Result, Scalar, Shape, dispatch_dtype};
 use kiln_derive::located;
 
-use super::Extents;
+use super::extents::Extents;
 use crate::{
     autograd,
     autograd::no_grad,

@@ -4,7 +4,7 @@ use kiln_backend::{Arguments, DType, Distribution, Error, RandomArgs, RandomStat
 use kiln_derive::located;
 use parking_lot::Mutex;
 
-use super::{Extents, TensorOptions};
+use super::{extents::Extents, options::TensorOptions};
 use crate::tensor::Tensor;
 
 /// One generator for all devices, so that the numbers do not depend on the device.

@@ -10,8 +10,8 @@ mod tiff;
 mod webp;
 
 use super::{
-    Image, ImageLimits,
-    limits::{Failure, Reservation},
+    Image,
+    limits::{Failure, ImageLimits, Reservation},
 };
 
 pub(super) fn decode(bytes: &[u8], limits: ImageLimits) -> Result<Image, Failure> {
