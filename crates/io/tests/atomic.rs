@@ -37,6 +37,20 @@ fn child_that_saves_for_ever() {
     }
 }
 
+/// Starts a process that saves to `path` again and again, and kills it after this time.
+fn save_until_killed(path: &Path, time: Duration) {
+    let mut child = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "child_that_saves_for_ever", "--nocapture"])
+        .env(CHILD, path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    thread::sleep(time);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[test]
 fn a_kill_at_any_moment_leaves_a_whole_file() {
     let folder = tempdir().unwrap();
@@ -44,18 +58,9 @@ fn a_kill_at_any_moment_leaves_a_whole_file() {
     let mut advanced = 0;
     for round in 0..25u64 {
         save(&path, &filled(0.0)).unwrap();
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "child_that_saves_for_ever", "--nocapture"])
-            .env(CHILD, &path)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
         // Different moments, without a source of randomness: 2 to 40 ms after the start, in steps that do
         // not repeat with the length of one save.
-        thread::sleep(Duration::from_micros(2_000 + round * 1_531));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        save_until_killed(&path, Duration::from_micros(2_000 + round * 1_531));
         advanced += usize::from(value_of(&path) > 0.0);
     }
     assert!(advanced > 0, "the child never got to save: the test shows nothing");
@@ -92,16 +97,7 @@ fn what_a_killed_save_left_is_removed_by_the_next_one() {
     let path = folder.path().join("model.safetensors");
     let mut seen = 0;
     for round in 0..60u64 {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "child_that_saves_for_ever", "--nocapture"])
-            .env(CHILD, &path)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        thread::sleep(Duration::from_micros(5_000 + round * 1_531));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        save_until_killed(&path, Duration::from_micros(5_000 + round * 1_531));
         let files = || fs::read_dir(folder.path()).unwrap().count();
         seen += usize::from(files() > 1);
         save(&path, &filled(0.0)).unwrap();

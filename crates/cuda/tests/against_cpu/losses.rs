@@ -4,6 +4,41 @@ use kiln_backend::*;
 
 use crate::support::*;
 
+/// The losses of a class loss of `[N, C, S]`, and what is saved for the gradient: a number per row, and the divisor.
+pub fn class_loss(on: &dyn Backend, operands: ClassLossOperands) -> Result<[Tensor; 3]> {
+    let (dtype, dims) = (operands.x.dtype(), operands.x.layout.dims());
+    let rows = [dims[0], dims[2]];
+    let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+    let loss_dims: &[usize] = if operands.rule.reduction == Reduction::None { &rows } else { &[] };
+    let [mut loss, mut lse, mut total] = [(dtype, loss_dims), (wide, &rows), (wide, &[])]
+        .map(|(dtype, dims)| target(on, dtype, dims, MemoryLayout::Dense));
+    let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
+    on.class_loss(ClassLossArgs { operands, loss: to, lse: kept, total: sum, grad: None }.checked()?)?;
+    Ok([loss, lse, total])
+}
+
+/// The gradient with respect to the input, from the results of [`class_loss`].
+pub fn class_loss_grad(on: &dyn Backend, operands: ClassLossOperands, results: &[Tensor; 3]) -> Result<Tensor> {
+    let [loss, lse, total] = results;
+    let (dtype, dims) = (operands.x.dtype(), operands.x.layout.dims());
+    let grad = tensor(on, dtype, loss.layout.dims(), MemoryLayout::Dense, 7);
+    let mut dx = target(on, dtype, dims, MemoryLayout::Dense);
+    let (grad, lse, total, out) = (grad.view(), lse.view(), total.view(), dx.view_mut());
+    on.class_loss_grad(ClassLossGradArgs { operands, grad, lse, total, out }.checked()?)?;
+    Ok(dx)
+}
+
+/// An element-wise loss, and its gradient with respect to the input.
+fn pointwise_loss_and_grad(on: &dyn Backend, loss: PointwiseLoss) -> Result<Vec<Tensor>> {
+    let (dtype, dims) = (loss.input.dtype(), loss.input.layout.dims());
+    let loss_dims: &[usize] = if loss.reduction == Reduction::None { dims } else { &[] };
+    let grad = tensor(on, dtype, loss_dims, MemoryLayout::Dense, 4);
+    let [mut out, mut dx] = [loss_dims, dims].map(|dims| target(on, dtype, dims, MemoryLayout::Dense));
+    on.pointwise_loss(PointwiseLossArgs { loss, out: out.view_mut() }.checked()?)?;
+    on.pointwise_loss_grad(PointwiseLossGradArgs { loss, grad: grad.view(), out: dx.view_mut() }.checked()?)?;
+    Ok(vec![out, dx])
+}
+
 #[test]
 fn cross_entropy() {
     for dtype in FLOATS {
@@ -16,39 +51,11 @@ fn cross_entropy() {
                     let rows = [dims[0], dims[2]];
                     let (labels, weight) =
                         (index(on, &rows, dims[1]), tensor(on, dtype, &[dims[1]], MemoryLayout::Dense, 5));
-                    let loss_dims: &[usize] = if reduction == Reduction::None { &rows } else { &[] };
-                    let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
-                    let (mut loss, mut lse) = (
-                        target(on, dtype, loss_dims, MemoryLayout::Dense),
-                        target(on, wide, &rows, MemoryLayout::Dense),
-                    );
-                    let mut total = target(on, wide, &[], MemoryLayout::Dense);
                     let weight = (smoothing > 0.0).then_some(weight.view());
-                    on.class_loss(
-                        ClassLossArgs {
-                            operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight },
-                            loss: loss.view_mut(),
-                            lse: lse.view_mut(),
-                            total: total.view_mut(),
-                            grad: None,
-                        }
-                        .checked()?,
-                    )?;
-                    let (g, mut dx) = (
-                        tensor(on, dtype, loss_dims, MemoryLayout::Dense, 7),
-                        target(on, dtype, &dims, MemoryLayout::Dense),
-                    );
-                    let (l, t) = (lse.view(), total.view());
-                    on.class_loss_grad(
-                        ClassLossGradArgs {
-                            operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight },
-                            grad: g.view(),
-                            lse: l,
-                            total: t,
-                            out: dx.view_mut(),
-                        }
-                        .checked()?,
-                    )?;
+                    let operands = ClassLossOperands { rule, x: x.view(), target: labels.view(), weight };
+                    let results = class_loss(on, operands)?;
+                    let dx = class_loss_grad(on, operands, &results)?;
+                    let [loss, _, total] = results;
                     Ok(vec![loss, total, dx])
                 });
             }
@@ -122,15 +129,7 @@ fn pointwise(kind: PointwiseLossKind) {
                     weight: Some(w.view()),
                     pos_weight: None,
                 };
-                let loss_dims: &[usize] = if reduction == Reduction::None { &dims } else { &[] };
-                let (mut out, g) = (
-                    target(on, dtype, loss_dims, MemoryLayout::Dense),
-                    tensor(on, dtype, loss_dims, MemoryLayout::Dense, 4),
-                );
-                let mut dx = target(on, dtype, &dims, MemoryLayout::Dense);
-                on.pointwise_loss(PointwiseLossArgs { loss, out: out.view_mut() }.checked()?)?;
-                on.pointwise_loss_grad(PointwiseLossGradArgs { loss, grad: g.view(), out: dx.view_mut() }.checked()?)?;
-                Ok(vec![out, dx])
+                pointwise_loss_and_grad(on, loss)
             });
         }
     }
@@ -155,7 +154,6 @@ fn binary_cross_entropy_with_logits() {
 #[test]
 fn cross_entropy_of_probabilities_and_nll_loss() {
     for dtype in FLOATS {
-        let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
         for reduction in [Reduction::None, Reduction::Mean, Reduction::Sum] {
             for (input, probabilities) in [(ClassLossInput::Logits, true), (ClassLossInput::LogProbs, false)] {
                 let rule = ClassLoss { input, reduction, ignore_index: -100, label_smoothing: 0.0 };
@@ -175,36 +173,10 @@ fn cross_entropy_of_probabilities_and_nll_loss() {
                         .checked()?,
                     )?;
                     let labels = if probabilities { p } else { index(on, &rows, 7) };
-                    let loss_dims: &[usize] = if reduction == Reduction::None { &rows } else { &[] };
-                    let mut loss = target(on, dtype, loss_dims, MemoryLayout::Dense);
-                    let (mut lse, mut total) =
-                        (target(on, wide, &rows, MemoryLayout::Dense), target(on, wide, &[], MemoryLayout::Dense));
-                    let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
-                    on.class_loss(
-                        ClassLossArgs {
-                            operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None },
-                            loss: to,
-                            lse: kept,
-                            total: sum,
-                            grad: None,
-                        }
-                        .checked()?,
-                    )?;
-                    let (g, mut dx) = (
-                        tensor(on, dtype, loss_dims, MemoryLayout::Dense, 7),
-                        target(on, dtype, &dims, MemoryLayout::Dense),
-                    );
-                    let (l, t) = (lse.view(), total.view());
-                    on.class_loss_grad(
-                        ClassLossGradArgs {
-                            operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None },
-                            grad: g.view(),
-                            lse: l,
-                            total: t,
-                            out: dx.view_mut(),
-                        }
-                        .checked()?,
-                    )?;
+                    let operands = ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None };
+                    let results = class_loss(on, operands)?;
+                    let dx = class_loss_grad(on, operands, &results)?;
+                    let [loss, _, total] = results;
                     Ok(vec![loss, total, dx])
                 });
             }
@@ -220,15 +192,7 @@ fn cross_entropy_of_probabilities_and_nll_loss() {
                 let kind = PointwiseLossKind::BceWithLogits;
                 let loss =
                     PointwiseLoss { kind, reduction, input: x.view(), target: t.view(), weight: None, pos_weight };
-                let loss_dims: &[usize] = if reduction == Reduction::None { &dims } else { &[] };
-                let (mut out, g) = (
-                    target(on, dtype, loss_dims, MemoryLayout::Dense),
-                    tensor(on, dtype, loss_dims, MemoryLayout::Dense, 4),
-                );
-                let mut dx = target(on, dtype, &dims, MemoryLayout::Dense);
-                on.pointwise_loss(PointwiseLossArgs { loss, out: out.view_mut() }.checked()?)?;
-                on.pointwise_loss_grad(PointwiseLossGradArgs { loss, grad: g.view(), out: dx.view_mut() }.checked()?)?;
-                Ok(vec![out, dx])
+                pointwise_loss_and_grad(on, loss)
             });
         }
     }
@@ -249,7 +213,6 @@ fn cross_entropy_of_huge_logits() {
         Ok(tensors)
     };
     for dtype in FLOATS {
-        let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
         // In half precision a sum of these would be no number of its type.
         for reduction in [Reduction::None, Reduction::Mean] {
             for dims in [[64, 10, 1], [5, 300, 1], [2, 3, 40]] {
@@ -257,36 +220,11 @@ fn cross_entropy_of_huge_logits() {
                     ClassLoss { input: ClassLossInput::Logits, reduction, ignore_index: 1, label_smoothing: 0.0 };
                 same(&format!("{dtype} {reduction:?} {dims:?}"), |on| {
                     let (x, rows) = (huge(on, dtype, &dims, 1), [dims[0], dims[2]]);
-                    let (labels, loss_dims) =
-                        (index(on, &rows, dims[1]), if reduction == Reduction::None { &rows[..] } else { &[] });
-                    let (mut loss, mut lse) = (
-                        target(on, dtype, loss_dims, MemoryLayout::Dense),
-                        target(on, wide, &rows, MemoryLayout::Dense),
-                    );
-                    let (mut total, mut dx) =
-                        (target(on, wide, &[], MemoryLayout::Dense), target(on, dtype, &dims, MemoryLayout::Dense));
-                    let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
-                    on.class_loss(
-                        ClassLossArgs {
-                            operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None },
-                            loss: to,
-                            lse: kept,
-                            total: sum,
-                            grad: None,
-                        }
-                        .checked()?,
-                    )?;
-                    let (g, l, t) = (tensor(on, dtype, loss_dims, MemoryLayout::Dense, 7), lse.view(), total.view());
-                    on.class_loss_grad(
-                        ClassLossGradArgs {
-                            operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None },
-                            grad: g.view(),
-                            lse: l,
-                            total: t,
-                            out: dx.view_mut(),
-                        }
-                        .checked()?,
-                    )?;
+                    let labels = index(on, &rows, dims[1]);
+                    let operands = ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None };
+                    let results = class_loss(on, operands)?;
+                    let dx = class_loss_grad(on, operands, &results)?;
+                    let [loss, ..] = results;
                     finite(on, vec![loss, dx])
                 });
             }

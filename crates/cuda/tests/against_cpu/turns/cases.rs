@@ -2,7 +2,10 @@
 
 use kiln_backend::{DType::*, *};
 
-use crate::support::*;
+use crate::{
+    losses::{class_loss, class_loss_grad},
+    support::*,
+};
 
 /// Threads of a block.
 pub const BLOCK: usize = 256;
@@ -277,44 +280,18 @@ pub fn normalized(
 }
 
 pub fn class_losses(on: &dyn Backend, dtype: DType, n: usize, backward: bool) -> Result<Vec<Tensor>> {
-    let wide = if dtype == F64 { F64 } else { F32 };
     let mut made = Vec::new();
     for reduction in [Reduction::None, Reduction::Mean] {
         let rule = ClassLoss { input: ClassLossInput::Logits, reduction, ignore_index: -100, label_smoothing: 0.0 };
         let (x, labels) = (tensor(on, dtype, &[n, 5, 1], MemoryLayout::Dense, 1), index(on, &[n, 1], 5));
-        let dims: &[usize] = if reduction == Reduction::None { &[n, 1] } else { &[] };
-        let (mut loss, mut lse) =
-            (target(on, dtype, dims, MemoryLayout::Dense), target(on, wide, &[n, 1], MemoryLayout::Dense));
-        let mut total = target(on, wide, &[], MemoryLayout::Dense);
-        let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
-        on.class_loss(
-            ClassLossArgs {
-                operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None },
-                loss: to,
-                lse: kept,
-                total: sum,
-                grad: None,
-            }
-            .checked()?,
-        )?;
-        if !backward {
+        let operands = ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None };
+        let results = class_loss(on, operands)?;
+        if backward {
+            made.push(class_loss_grad(on, operands, &results)?);
+        } else {
+            let [loss, lse, _] = results;
             made.extend([loss, lse]);
-            continue;
         }
-        let (g, mut dx) =
-            (tensor(on, dtype, dims, MemoryLayout::Dense, 7), target(on, dtype, &[n, 5, 1], MemoryLayout::Dense));
-        let (l, t) = (lse.view(), total.view());
-        on.class_loss_grad(
-            ClassLossGradArgs {
-                operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None },
-                grad: g.view(),
-                lse: l,
-                total: t,
-                out: dx.view_mut(),
-            }
-            .checked()?,
-        )?;
-        made.push(dx);
     }
     Ok(made)
 }
