@@ -18,7 +18,7 @@ use kiln::{
     CapturedStep, ErrorKind, autocast,
     models::{LeNet, Mlp, ResNetOptions, VggOptions, resnet18, vgg16},
     nn::CrossEntropyLoss,
-    optim::{MixedPrecision, Optimizer, SGD},
+    optim::{Optimizer, SGD},
     prelude::*,
 };
 use settings::{Precision, Settings};
@@ -220,7 +220,7 @@ impl Network {
         let logits = in_region(self.autocast, || self.model.forward(x))?.to_dtype(DType::F32)?;
         let loss = self.loss_fn.forward(&logits, y)?;
         optimizer.zero_grad();
-        optimizer.backward(&loss)?;
+        loss.backward()?;
         optimizer.step()?;
         Ok(loss)
     }
@@ -240,13 +240,10 @@ impl Step {
             }
         };
         model.to_device_(device)?;
-        model.to_dtype_(settings.dtype())?;
         let graph = name.ends_with("graph");
         let training = graph || name.ends_with("train");
         let mut optimizer: Option<Box<dyn Optimizer>> = None;
-        if training && settings.precision == Precision::Bf16 {
-            optimizer = Some(Box::new(MixedPrecision::new(model.named_parameters(), |wide| SGD::new(wide, 1e-3))?));
-        } else if training {
+        if training {
             optimizer = Some(Box::new(SGD::new(model.named_parameters(), 1e-3)?));
         } else {
             model.eval();
@@ -254,7 +251,7 @@ impl Step {
         let [c, h, w] = image;
         let x = settings.images(&Tensor::rand([batch, c, h, w], device)?)?;
         let y = Tensor::randint(0, 10, batch, device)?;
-        let autocast = settings.precision == Precision::Bf16Autocast;
+        let autocast = settings.precision == Precision::Bf16;
         let network = Box::new(Network { model, loss_fn: CrossEntropyLoss::new(), optimizer, autocast });
         let graph = graph.then(|| CapturedStep::new(device, Network::step as TrainingStep));
         Ok(Step { network, batch: (x, y), graph })

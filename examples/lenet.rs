@@ -17,7 +17,7 @@ mod training;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use autocast::Low;
+use autocast::{Low, ScaledOptimizer};
 use clap::Parser;
 use kiln::{
     PadMode,
@@ -25,7 +25,7 @@ use kiln::{
     io,
     models::LeNet,
     nn::summary,
-    optim::{Adam, Optimizer},
+    optim::Adam,
     prelude::*,
 };
 
@@ -88,7 +88,8 @@ fn run<K: MnistKind + 'static>(args: &Args, train: MnistBuilder<K>, test: MnistB
 
     let model = LeNet::new(10)?.to(device)?;
     println!("{model}\n{}", summary(&model, [1, 1, 32, 32])?);
-    let mut optimizer: Box<dyn Optimizer> = Box::new(Adam::new(model.named_parameters(), args.lr)?);
+    let optimizer = Box::new(Adam::new(model.named_parameters(), args.lr)?);
+    let mut optimizer = ScaledOptimizer::new(optimizer, args.autocast);
     let _averages = ranks.share_gradients(&model)?;
     // The network takes 32×32 pixels, the images have 28×28.
     let prepare = |x: Tensor| x.pad(&[2, 2, 2, 2], PadMode::Constant(0.0));

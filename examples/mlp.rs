@@ -20,7 +20,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use autocast::{Low, in_region};
+use autocast::{Low, ScaledOptimizer, in_region};
 use clap::{Parser, ValueEnum};
 #[cfg(feature = "tensorboard")]
 use kiln::vis::SummaryWriter;
@@ -133,7 +133,7 @@ impl Module for NeuralNetwork {
 fn train_step(
     model: &NeuralNetwork,
     loss_fn: &CrossEntropyLoss,
-    optimizer: &mut dyn Optimizer,
+    optimizer: &mut ScaledOptimizer,
     low: Option<Low>,
     (x, y): &(Tensor, Tensor),
 ) -> kiln::Result<Tensor> {
@@ -144,9 +144,7 @@ fn train_step(
     })?;
 
     // Backpropagation
-    optimizer.zero_grad();
-    loss.backward()?;
-    optimizer.step()?;
+    optimizer.step(&loss)?;
     Ok(loss)
 }
 
@@ -333,7 +331,7 @@ fn main() -> Result<()> {
 
     let loss_fn = CrossEntropyLoss::new();
     let parameters = model.named_parameters();
-    let mut optimizer: Box<dyn Optimizer> = match args.optimizer {
+    let optimizer: Box<dyn Optimizer> = match args.optimizer {
         OptimizerName::Sgd => Box::new(SGD::new(parameters, SGDOptions::new(args.lr).momentum(args.momentum))?),
         OptimizerName::Adam => Box::new(Adam::new(parameters, args.lr)?),
         OptimizerName::Adamw => Box::new(AdamW::new(parameters, args.lr)?),
@@ -342,6 +340,7 @@ fn main() -> Result<()> {
         }
         OptimizerName::Adagrad => Box::new(Adagrad::new(parameters, args.lr)?),
     };
+    let mut optimizer = ScaledOptimizer::new(optimizer, args.autocast);
 
     let (mut epochs_done, mut history) = (0, History::default());
     let optimizer_name = args.optimizer.to_possible_value().map(|value| value.get_name().to_owned());
@@ -356,7 +355,8 @@ fn main() -> Result<()> {
             optimizer_name.unwrap_or_default()
         );
         model.load_state_dict(&checkpoint.model, true)?;
-        optimizer.load_state_dict(&checkpoint.optimizer)?;
+        optimizer.optimizer.load_state_dict(&checkpoint.optimizer)?;
+        optimizer.load_scaler_state(&checkpoint.extra)?;
         train_dataloader.set_state(checkpoint.get::<LoaderState>("loader")?)?;
         checkpoint.restore_random_state();
         epochs_done = checkpoint.epoch;
@@ -367,8 +367,8 @@ fn main() -> Result<()> {
     let _averages = ranks.share_gradients(&model)?;
     #[cfg(feature = "tensorboard")]
     let mut writer = args.tensorboard.as_ref().map(|folder| events(folder, &history)).transpose()?;
-    let step = CapturedStep::new(device, |optimizer: &mut Box<dyn Optimizer>, batch: &(Tensor, Tensor)| {
-        train_step(&model, &loss_fn, &mut **optimizer, args.autocast, batch)
+    let step = CapturedStep::new(device, |optimizer: &mut ScaledOptimizer, batch: &(Tensor, Tensor)| {
+        train_step(&model, &loss_fn, optimizer, args.autocast, batch)
     });
     let mut step = if args.graph { step.eager_fallback(true) } else { step.max_graphs(0) };
     for epoch in epochs_done..args.epochs {
@@ -383,8 +383,9 @@ fn main() -> Result<()> {
             log(writer, &history, first)?;
         }
         if let Some(path) = &args.resume {
-            let (model, optimizer) = (model.state_dict(), optimizer.state_dict()?);
-            let extra = history.state_dict()?;
+            let mut extra = history.state_dict()?;
+            extra.extend(optimizer.scaler_state()?);
+            let (model, optimizer) = (model.state_dict(), optimizer.optimizer.state_dict()?);
             let mut checkpoint = Checkpoint { model, optimizer, extra, epoch: epoch + 1, ..Checkpoint::now() };
             checkpoint.put("loader", &train_dataloader.state())?;
             checkpoint.put("optimizer", &optimizer_name)?;

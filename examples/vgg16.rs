@@ -20,7 +20,7 @@ mod training;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use autocast::Low;
+use autocast::{Low, ScaledOptimizer};
 use clap::{Parser, Subcommand, ValueEnum};
 use images::Source;
 #[cfg(feature = "tensorboard")]
@@ -31,7 +31,7 @@ use kiln::{
     io::{self, Checkpoint, LoadOptions, Metadata, TensorFile},
     models::{IMAGENET_CLASSES, Vgg, VggDepth, VggOptions},
     nn::{StateDict, summary},
-    optim::{Optimizer, SGD, SGDOptions},
+    optim::{SGD, SGDOptions},
     prelude::*,
     set_float32_matmul_precision,
 };
@@ -187,12 +187,14 @@ fn train(args: &Train) -> Result<()> {
     let model = Vgg::new(VggDepth::Vgg16, options.width(args.width).batch_norm(args.batch_norm))?.to(device)?;
     println!("{}", summary(&model, [1, data.channels, args.images.image_size, args.images.image_size])?);
     let options = SGDOptions::new(args.lr).momentum(0.9);
-    let mut optimizer: Box<dyn Optimizer> = Box::new(SGD::new(model.named_parameters(), options)?);
+    let optimizer = Box::new(SGD::new(model.named_parameters(), options)?);
+    let mut optimizer = ScaledOptimizer::new(optimizer, args.autocast);
     let mut done = 0;
     if let Some(path) = args.resume.as_ref().filter(|path| path.exists()) {
         let checkpoint = Checkpoint::load(path, device)?;
         model.load_state_dict(&checkpoint.model, true).with_context(|| path.display().to_string())?;
-        optimizer.load_state_dict(&checkpoint.optimizer).with_context(|| path.display().to_string())?;
+        optimizer.optimizer.load_state_dict(&checkpoint.optimizer).with_context(|| path.display().to_string())?;
+        optimizer.load_scaler_state(&checkpoint.extra).with_context(|| path.display().to_string())?;
         data.training.set_state(checkpoint.get::<LoaderState>("loader")?)?;
         checkpoint.restore_random_state();
         done = checkpoint.epoch;
@@ -232,8 +234,9 @@ fn train(args: &Train) -> Result<()> {
             writer.flush()?;
         }
         if let Some(path) = &args.resume {
-            let (model, optimizer) = (model.state_dict(), optimizer.state_dict()?);
-            let mut checkpoint = Checkpoint { model, optimizer, epoch: epoch + 1, ..Checkpoint::now() };
+            let extra = optimizer.scaler_state()?;
+            let (model, optimizer) = (model.state_dict(), optimizer.optimizer.state_dict()?);
+            let mut checkpoint = Checkpoint { model, optimizer, extra, epoch: epoch + 1, ..Checkpoint::now() };
             checkpoint.put("loader", &data.training.state())?;
             ranks.on_main(|| checkpoint.save(path))?;
         }

@@ -10,9 +10,8 @@ if it does not report that.
 
 With `--cuda` everything is measured in f32 with TensorFloat-32 off and on, and in bf16 with channels-last images, and
 workloads with convolutions with cuDNN's benchmark off and on. Both sides have the same settings, and are timed with CUDA
-events. `--precision` and `--benchmark` select some. candle and burn run only in f32. `bf16` is a network in bf16 whose
-optimizer keeps f32 copies of the parameters, on both sides; as `bf16-autocast`, both also run a network in f32 under
-autocast.
+events. `--precision` and `--benchmark` select some. candle and burn run only in f32. `bf16` is a network in f32 under
+autocast, on both sides.
 PyTorch needs `pip install torch`; candle and burn are built by cargo, which takes minutes the first time. Frameworks that
 are missing are omitted, and a turn that takes longer than `--limit` is reported as such.
 
@@ -90,12 +89,6 @@ SIDES = {"kiln": kiln, "pytorch": pytorch, "pytorch-compiled": compiled, "candle
 SET = ["kiln", "pytorch", "pytorch-compiled"]
 
 
-def precisions(name, precision):
-    """In which precisions a framework takes part where `precision` is asked for: networks in bf16 also as networks in f32
-    under autocast."""
-    return [precision, "bf16-autocast"] if precision == "bf16" and name in SET else [precision]
-
-
 def device_memory(pid):
     """MiB that a process holds on GPUs, which with an allocator that keeps what it has is its peak; None if unknown."""
     query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
@@ -159,8 +152,7 @@ def compare(workload, batch, settings, commands, args):
     plain = settings == ("f32", "off")
     lacking = ["candle", "burn"] if workload.startswith("resnet18") else []  # their programs do not have it
     names = [name for name in commands if (plain or name in SET) and name not in lacking]
-    runs = [(name, (precision, settings[1])) for name in names for precision in precisions(name, settings[0])]
-    sides = [Side(name, *commands[name], settings, args) for name, settings in runs]
+    sides = [Side(name, *commands[name], settings, args) for name in names]
     try:
         steps = {}
         for side in sides:  # warms up; the first turn makes the workload

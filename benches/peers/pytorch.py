@@ -3,9 +3,8 @@
     pytorch.py cpu|cuda [--compile]
 
 The settings are those of `benches/settings/mod.rs`, from the same variables, and are printed to standard error with
-PyTorch's own: KILN_BENCH_PRECISION is `f32`, `tf32`, `bf16` (`model.to(torch.bfloat16)`, and an optimizer with f32 copies of
-the parameters, as Kiln's `MixedPrecision`) or `bf16-autocast` (parameters in f32, and `torch.autocast`),
-KILN_BENCH_BENCHMARK `off` or `on`.
+PyTorch's own: KILN_BENCH_PRECISION is `f32`, `tf32` or `bf16` (parameters in f32, and `torch.autocast`), KILN_BENCH_BENCHMARK
+`off` or `on`.
 """
 
 import os
@@ -21,8 +20,7 @@ PRECISION = os.environ.get("KILN_BENCH_PRECISION", "f32").split(",")[0]
 PRECISIONS = {
     "f32": "f32",
     "tf32": "tf32",
-    "bf16": "bf16 parameters, f32 copies for the optimizer, channels-last",
-    "bf16-autocast": "f32 parameters, autocast to bf16, channels-last",
+    "bf16": "f32 parameters, autocast to bf16, channels-last",
 }
 BENCHMARK = os.environ.get("KILN_BENCH_BENCHMARK", "off").split(",")[0]
 
@@ -107,12 +105,10 @@ def workload(name, batch):
     model, image = {"mlp": mlp, "lenet": lenet, "vgg16": vgg16, "resnet18": resnet18}[name.split("-")[0]]()
     model.to(DEVICE)
     x, y = torch.rand(batch, *image, device=DEVICE), torch.randint(0, 10, (batch,), device=DEVICE)
-    training, half, autocast = name.endswith("train"), PRECISION == "bf16", PRECISION == "bf16-autocast"
-    if half or autocast:
+    training, autocast = name.endswith("train"), PRECISION == "bf16"
+    if autocast:
         model.to(memory_format=torch.channels_last)
         x = x.to(torch.bfloat16, memory_format=torch.channels_last)
-    if half:
-        model.to(torch.bfloat16)
     if not training:
         model.eval()
     forward = torch.compile(model) if COMPILE else model
@@ -129,8 +125,7 @@ def workload(name, batch):
 
         return step
     loss_fn = nn.CrossEntropyLoss()
-    make = MixedPrecision if half else torch.optim.SGD
-    optimizer = make(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
 
     def step():
         # In half precision the network, not the loss.
@@ -140,27 +135,6 @@ def workload(name, batch):
         optimizer.step()
 
     return step
-
-
-class MixedPrecision:
-    """SGD of copies in f32 of parameters in half precision, as Kiln's `optim::MixedPrecision`."""
-
-    def __init__(self, parameters, lr):
-        self.parameters = list(parameters)
-        self.wide = [p.detach().float() for p in self.parameters]
-        for wide in self.wide:
-            wide.grad = torch.empty_like(wide)
-        self.inner = torch.optim.SGD(self.wide, lr=lr)
-
-    def zero_grad(self):
-        for p in self.parameters:
-            p.grad = None
-
-    @torch.no_grad()
-    def step(self):
-        torch._foreach_copy_([wide.grad for wide in self.wide], [p.grad for p in self.parameters])
-        self.inner.step()
-        torch._foreach_copy_(self.parameters, self.wide)
 
 
 def wait():

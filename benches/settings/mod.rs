@@ -1,5 +1,5 @@
 //! The settings that must be equal on both sides of a comparison: precision, and cuDNN's benchmark mode.
-//! `peers/pytorch.py` has the same ones under the same names, and `bf16-autocast` in addition.
+//! `peers/pytorch.py` has the same ones under the same names.
 //!
 //! `KILN_BENCH_PRECISION` lists `f32`, `tf32` and `bf16`; `KILN_BENCH_BENCHMARK` lists `off` and `on`. By default a GPU
 //! is measured with all of them, the CPU in `f32`.
@@ -15,10 +15,8 @@ pub enum Precision {
     F32,
     /// `f32`, whose factors may be rounded to TensorFloat-32.
     Tf32,
-    /// The network in `bf16`, images in channels-last memory; the optimizer keeps copies of the parameters in `f32`.
+    /// Images in `bf16` and channels-last memory; networks in `f32`, whose forward pass is in a region of autocast to `bf16`.
     Bf16,
-    /// The network in `f32`, images in channels-last memory; the forward pass in a region of autocast to `bf16`.
-    Bf16Autocast,
 }
 
 /// One way to run a workload.
@@ -40,7 +38,6 @@ impl Settings {
             "f32" => Some(Precision::F32),
             "tf32" => Some(Precision::Tf32),
             "bf16" => Some(Precision::Bf16),
-            "bf16-autocast" => Some(Precision::Bf16Autocast),
             _ => None,
         })?;
         let benchmarks = list("KILN_BENCH_BENCHMARK", if all { "off,on" } else { "off" }, |word| match word {
@@ -70,8 +67,7 @@ impl Settings {
     /// Memory runs out.
     pub fn images(self, x: &Tensor) -> kiln::Result<Tensor> {
         let x = x.to_dtype(self.dtype())?;
-        let channels_last = matches!(self.precision, Precision::Bf16 | Precision::Bf16Autocast);
-        if channels_last && x.rank() == 4 { x.channels_last() } else { Ok(x) }
+        if self.precision == Precision::Bf16 && x.rank() == 4 { x.channels_last() } else { Ok(x) }
     }
 }
 
@@ -82,7 +78,6 @@ impl fmt::Display for Settings {
             Precision::F32 => "f32",
             Precision::Tf32 => "tf32",
             Precision::Bf16 => "bf16 channels-last",
-            Precision::Bf16Autocast => "bf16 autocast, channels-last",
         })?;
         f.write_str(if self.benchmark { ", benchmark" } else { "" })
     }

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::autocast::{Low, in_region};
+use crate::autocast::{Low, ScaledOptimizer, in_region};
 use anyhow::Result;
-use kiln::{CapturedStep, data::DataLoader, nn::CrossEntropyLoss, optim::Optimizer, prelude::*};
+use kiln::{CapturedStep, data::DataLoader, nn::CrossEntropyLoss, prelude::*};
 
 /// Measurements of a pass over the training images.
 pub struct Pass {
@@ -26,8 +26,8 @@ impl Pass {
 }
 
 /// What a step does.
-type Body<'a> = Box<dyn FnMut(&mut Box<dyn Optimizer>, &(Tensor, Tensor)) -> kiln::Result<Tensor> + 'a>;
-pub type Step<'a> = CapturedStep<Box<dyn Optimizer>, (Tensor, Tensor), Tensor, Body<'a>>;
+type Body<'a> = Box<dyn FnMut(&mut ScaledOptimizer, &(Tensor, Tensor)) -> kiln::Result<Tensor> + 'a>;
+pub type Step<'a> = CapturedStep<ScaledOptimizer, (Tensor, Tensor), Tensor, Body<'a>>;
 
 /// A step on one batch, which returns its loss. With `graph` a GPU captures it once and then launches it as a whole. `prepare`
 /// changes each batch of images; with `low`, the forward pass is in a region of autocast.
@@ -41,13 +41,11 @@ pub fn step<'a>(
     let loss_fn = CrossEntropyLoss::new();
     let body: Body<'a> = Box::new(move |optimizer, (x, y)| {
         let loss = in_region(low, || loss_fn.forward(&model.forward(&prepare(x.clone())?)?, y))?;
-        optimizer.zero_grad();
-        optimizer.backward(&loss)?;
-        optimizer.step()?;
+        optimizer.step(&loss)?;
         Ok(loss)
     });
     let step = CapturedStep::new(device, body);
-    // What cannot be captured, such as the scaled losses of f16, runs all the same.
+    // What cannot be captured runs all the same.
     if graph { step.eager_fallback(true) } else { step.max_graphs(0) }
 }
 

@@ -27,31 +27,12 @@ pub trait Optimizer {
         if found_inf.item::<f32>()? == 0.0 { self.step() } else { Ok(()) }
     }
 
-    /// The backward pass of the loss, scaled as this optimizer requires: for training loops that accept any optimizer,
-    /// since [`MixedPrecision`](super::MixedPrecision) needs it. For the others it is `loss.backward()`.
-    ///
-    /// # Errors
-    /// Those of [`Tensor::backward`].
-    fn backward(&self, loss: &Tensor) -> Result<()> {
-        loss.backward()
-    }
-
     /// Clears the gradients of all parameters.
     fn zero_grad(&self);
 
     /// The parameters that it updates, of all groups: for [`clip_grad_norm_`](super::clip_grad_norm_) between the
-    /// backward pass and the step. For [`MixedPrecision`](super::MixedPrecision) these are the `f32` copies, which have
-    /// gradients after [`unscale_`](Optimizer::unscale_).
+    /// backward pass and the step.
     fn parameters(&self) -> Vec<Tensor>;
-
-    /// Unscales the gradients so that they can be clipped or inspected: for training loops that accept any optimizer,
-    /// since [`MixedPrecision`](super::MixedPrecision) needs it. For the others it does nothing.
-    ///
-    /// # Errors
-    /// If memory runs out.
-    fn unscale_(&mut self) -> Result<()> {
-        Ok(())
-    }
 
     /// The parameters that require gradients and had none in the latest step, by name (or by index, if they were given
     /// without names). Layers that never appear in the loss show up here.
