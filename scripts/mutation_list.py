@@ -191,7 +191,7 @@ MUTATIONS = [
     Mutation(
         "copy_before_last_use", "a batch is copied into memory that queued work still reads",
         "crates/cuda/src/copies.rs",
-        "Used::Until(Some(unused)) => unsafe { wait(stream, unused)? },",
+        "Used::Until(Some(unused)) => unsafe { unused.awaited_by(context, stream.own())? },",
         "Used::Until(Some(_)) => (),",
         ["batches"],
         "copies",
@@ -199,7 +199,7 @@ MUTATIONS = [
     Mutation(
         "work_before_copy", "work does not wait for the batch that it reads",
         "crates/cuda/src/copies.rs",
-        "        unsafe { wait(compute, self.copied)? };\n",
+        "        unsafe { self.copied.awaited_by(&compute.context, compute.own())? };\n",
         "",
         ["batches"],
         "copies",
