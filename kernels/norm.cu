@@ -4,12 +4,15 @@
 #include "norm.cuh"
 
 // `groups` of float: batch_norm, batch_norm_eval, layer_norm. Blocks: `Groups::blocks`. `inv_std` is the variance
-// where statistics are given; weight, bias, the running statistics and `partial` may be null.
-FAMILY(norm, Norm norm, address x, address weight, address bias, address out, address mean, address inv_std,
-       address running_mean, address running_var, address partial);
-// `groups` of float. Blocks: `Groups::blocks`. weight, the three results and `partial` may be null.
-FAMILY(norm_grad, Norm norm, address grad, address x, address weight, address mean, address inv_std, address out,
-       address weight_grad, address bias_grad, address partial);
+// where statistics are given; weight, bias, the residual (third among the operands of `Groups`), the running statistics with
+// shift and count, and `partial` may be null.
+FAMILY(norm, Norm norm, address x, address weight, address bias, address residual, address out, address mean,
+       address inv_std, address running_mean, address running_var, address shift, address count, address partial);
+// `groups` of float. Blocks: `Groups::blocks`. weight, bias, y, the five results and `partial` may be null. `y` is the output
+// of a ReLU that follows, and `masked` receives the gradient of that ReLU's input; both lie like `out`.
+FAMILY(norm_grad, Norm norm, address grad, address x, address weight, address bias, address y, address mean,
+       address inv_std, address out, address masked, address weight_grad, address bias_grad, address shift_grad,
+       address partial);
 
 template <typename T>
 __device__ inline Moments<Compute<T>> moments(const Groups& p, const Team& team, const Part& part, const T* x) {
@@ -33,15 +36,14 @@ __device__ inline Moments<Compute<T>> moments(const Groups& p, const Team& team,
 }
 
 template <typename T>
-__device__ inline void norm(const Norm& p, const T* x, const T* weight, const T* bias, T* out, Compute<T>* mean,
-                            Compute<T>* inv_std, Compute<T>* running_mean, Compute<T>* running_var,
-                            Moments<Compute<T>>* partial) {
+__device__ inline void norm(const Norm& p, const T* x, const T* weight, const T* bias, const T* residual, T* out,
+                            Compute<T>* mean, Compute<T>* inv_std, Running<T> running, Moments<Compute<T>>* partial) {
     typedef Compute<T> R;
     __shared__ Moments<R> shared[256];
     const Groups& groups = p.groups;
     Team team = team_of(groups.lanes);
     uint64_t tasks = parts_of(groups), step = (uint64_t)gridDim.x * team.teams;
-    bool inside = p.flags & NORM_AFFINE_INSIDE;
+    bool inside = p.flags & NORM_AFFINE_INSIDE, relu = p.flags & NORM_RELU;
     for (uint64_t first = (uint64_t)blockIdx.x * team.teams; first < tasks; first += step) {
         Part part = part_of(groups, first + team.index);
         int64_t group = (int64_t)part.group;
@@ -71,13 +73,7 @@ __device__ inline void norm(const Norm& p, const T* x, const T* weight, const T*
             if (writes && part.split == 0) {
                 mean[group * p.vectors[MEAN]] = center;
                 inv_std[group * p.vectors[INV_STD]] = scale;
-                if (running_mean) {
-                    R momentum = (R)p.momentum, kept = (R)(1.0 - p.momentum);
-                    R& old_mean = running_mean[group * p.vectors[RUNNING_MEAN]];
-                    R& old_var = running_var[group * p.vectors[RUNNING_VAR]];
-                    old_mean = kept * old_mean + momentum * center;
-                    old_var = kept * old_var + momentum * (own.squares / (count - R(1)));
-                }
+                running.update(p, group, own, count);
             }
         }
         R w = R(1), b = R(0);
@@ -86,9 +82,12 @@ __device__ inline void norm(const Norm& p, const T* x, const T* weight, const T*
             if (bias) b = load(bias[group * p.vectors[BIAS]]);
         }
         walk<T>(groups, team, part, [&](uint64_t i, int count, const Offsets<3>(&places)[AT_ONCE<T>]) {
-            R values[AT_ONCE<T>];
+            R values[AT_ONCE<T>], added[AT_ONCE<T>];
 #pragma unroll
-            for (int k = 0; k < AT_ONCE<T>; ++k) values[k] = k < count ? load(x[part.at[0] + places[k].at[0]]) : R(0);
+            for (int k = 0; k < AT_ONCE<T>; ++k) {
+                values[k] = k < count ? load(x[part.at[0] + places[k].at[0]]) : R(0);
+                added[k] = residual && k < count ? load(residual[part.at[2] + places[k].at[2]]) : R(0);
+            }
 #pragma unroll
             for (int k = 0; k < AT_ONCE<T>; ++k) {
                 if (k < count) {
@@ -100,6 +99,8 @@ __device__ inline void norm(const Norm& p, const T* x, const T* weight, const T*
                     } else {
                         scaled = scaled * w + b;
                     }
+                    if (residual) scaled = scaled + added[k];
+                    if (relu) scaled = through_relu(scaled, scaled);
                     out[part.at[1] + places[k].at[1]] = store<T>(scaled);
                 }
             }
@@ -118,6 +119,12 @@ struct Pairs {
     const R* mean;    // of this group, or of the elements
     const R* inv_std;
     R center, scale;  // of the group
+    const T* y;       // the output of a ReLU that follows, or null
+    R w, b;           // the group's scale and shift, where that output is recomputed
+
+    __device__ R output(const Part& part, R z, const Offsets<3>& place) const {
+        return y ? load(y[part.at[1] + place.at[1]]) : load(store<T>(z * w + b));
+    }
 
     __device__ void read(const Part& part, const Team& team, uint64_t i, int count, const Offsets<3> (&places)[AT_ONCE<T>],
                          R (&g)[AT_ONCE<T>], R (&z)[AT_ONCE<T>]) const {
@@ -135,14 +142,15 @@ struct Pairs {
                 z[k] = k < count ? (z[k] - center) * scale : R(0);
             }
             if (weight && k < count) g[k] = g[k] * load(weight[place * p.vectors[WEIGHT]]);
+            if ((y || p.flags & NORM_RELU) && k < count) g[k] = through_relu(output(part, z[k], places[k]), g[k]);
         }
     }
 };
 
 template <typename T>
-__device__ inline void norm_grad(const Norm& p, const T* grad, const T* x, const T* weight, const Compute<T>* mean,
-                                 const Compute<T>* inv_std, T* out, T* weight_grad, T* bias_grad,
-                                 Sums<Compute<T>>* partial) {
+__device__ inline void norm_grad(const Norm& p, const T* grad, const T* x, const T* weight, const T* bias, const T* y,
+                                 const Compute<T>* mean, const Compute<T>* inv_std, T* out, T* masked, T* weight_grad,
+                                 T* bias_grad, T* shift_grad, Sums<Compute<T>>* partial) {
     typedef Compute<T> R;
     __shared__ Sums<R> shared[256];
     const Groups& groups = p.groups;
@@ -154,10 +162,14 @@ __device__ inline void norm_grad(const Norm& p, const T* grad, const T* x, const
     for (uint64_t first = (uint64_t)blockIdx.x * team.teams; first < tasks; first += step) {
         Part part = part_of(groups, first + team.index);
         int64_t group = (int64_t)part.group;
-        Pairs<T> pairs = {p, grad, x, inside ? weight : nullptr, mean, inv_std, R(0), R(0)};
+        Pairs<T> pairs = {p, grad, x, inside ? weight : nullptr, mean, inv_std, R(0), R(0), y, R(1), R(0)};
         if (!(p.flags & NORM_STATS_INSIDE) && part.busy) {
             pairs.center = mean[group * p.vectors[MEAN]];
             pairs.scale = inv_std[group * p.vectors[INV_STD]];
+        }
+        if (!inside && part.busy) {
+            if (weight) pairs.w = load(weight[group * p.vectors[WEIGHT]]);
+            if (bias) pairs.b = load(bias[group * p.vectors[BIAS_ITSELF]]);
         }
         Sums<R> sums = {R(0), R(0)};
         if (groups.stage != GROUPS_GIVEN) {
@@ -170,7 +182,10 @@ __device__ inline void norm_grad(const Norm& p, const T* grad, const T* x, const
                     pairs.read(part, team, i, count, places, g, z);
                     Sums<R> batch = {R(0), R(0)};
 #pragma unroll
-                    for (int k = 0; k < AT_ONCE<T>; ++k) batch = add(batch, Sums<R>{g[k], g[k] * z[k]});
+                    for (int k = 0; k < AT_ONCE<T>; ++k) {
+                        batch = add(batch, Sums<R>{g[k], g[k] * z[k]});
+                        if (masked && k < count) masked[part.at[1] + places[k].at[1]] = store<T>(g[k]);
+                    }
                     sums = add(sums, batch);
                 });
             }
@@ -183,11 +198,11 @@ __device__ inline void norm_grad(const Norm& p, const T* grad, const T* x, const
             if (writes && part.split == 0) {
                 if (weight_grad) weight_grad[group * p.vectors[WEIGHT_GRAD]] = store<T>(sums.product);
                 if (bias_grad) bias_grad[group * p.vectors[BIAS]] = store<T>(sums.grad);
+                if (shift_grad) shift_grad[group * p.vectors[SHIFT_GRAD]] = store<T>(R(0));
             }
         }
         if (!out) continue;
-        R factor = pairs.scale;
-        if (weight && !inside && part.busy) factor = factor * load(weight[group * p.vectors[WEIGHT]]);
+        R factor = pairs.scale * pairs.w;
         R count = (R)groups.inner.numel;
         R mean_grad = p.flags & NORM_CONSTANT ? R(0) : sums.grad / count;
         R mean_product = p.flags & NORM_CONSTANT ? R(0) : sums.product / count;
@@ -205,14 +220,17 @@ __device__ inline void norm_grad(const Norm& p, const T* grad, const T* x, const
 }
 
 #define NORM(name, T)                                                                                              \
-    KERNEL norm_groups_##name(BY_VALUE Norm p, const T* x, const T* weight, const T* bias, T* out,                 \
+    KERNEL norm_groups_##name(BY_VALUE Norm p, const T* x, const T* weight, const T* bias, const T* residual, T* out, \
                               Compute<T>* mean, Compute<T>* inv_std, Compute<T>* running_mean,                     \
-                              Compute<T>* running_var, Moments<Compute<T>>* partial) {                             \
-        norm<T>(p, x, weight, bias, out, mean, inv_std, running_mean, running_var, partial);                       \
+                              Compute<T>* running_var, const T* shift, int64_t* count,                             \
+                              Moments<Compute<T>>* partial) {                                                      \
+        norm<T>(p, x, weight, bias, residual, out, mean, inv_std, {running_mean, running_var, shift, count}, partial); \
     }                                                                                                              \
-    KERNEL norm_grad_groups_##name(BY_VALUE Norm p, const T* grad, const T* x, const T* weight,                    \
-                                   const Compute<T>* mean, const Compute<T>* inv_std, T* out, T* weight_grad,      \
-                                   T* bias_grad, Sums<Compute<T>>* partial) {                                      \
-        norm_grad<T>(p, grad, x, weight, mean, inv_std, out, weight_grad, bias_grad, partial);                     \
+    KERNEL norm_grad_groups_##name(BY_VALUE Norm p, const T* grad, const T* x, const T* weight, const T* bias,     \
+                                   const T* y, const Compute<T>* mean, const Compute<T>* inv_std, T* out,          \
+                                   T* masked, T* weight_grad, T* bias_grad, T* shift_grad,                         \
+                                   Sums<Compute<T>>* partial) {                                                    \
+        norm_grad<T>(p, grad, x, weight, bias, y, mean, inv_std, out, masked, weight_grad, bias_grad, shift_grad,  \
+                     partial);                                                                                     \
     }
 FOR_FLOAT(NORM)

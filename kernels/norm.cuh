@@ -9,7 +9,10 @@ constexpr int MEAN = 2;
 constexpr int INV_STD = 3;  // in evaluation: the variance
 constexpr int RUNNING_MEAN = 4;
 constexpr int RUNNING_VAR = 5;
+constexpr int SHIFT = 6;
 constexpr int WEIGHT_GRAD = 4;
+constexpr int SHIFT_GRAD = 5;
+constexpr int BIAS_ITSELF = 6;  // backward
 
 // Count, mean and sum of squared deviations. Exact for a few elements, then merged as by Chan, Golub & LeVeque,
 // "Updating formulae and a pairwise algorithm for computing sample variances", 1979, so that no large squares are ever
@@ -36,4 +39,32 @@ struct Sums {
 template <typename R>
 __device__ inline Sums<R> add(Sums<R> a, Sums<R> b) {
     return Sums<R>{a.grad + b.grad, a.product + b.product};
+}
+
+// What a batch's statistics do to the running ones of a group.
+template <typename T>
+struct Running {
+    typedef Compute<T> R;
+    R* mean;  // may be null, and then so are the others
+    R* var;
+    const T* shift;  // may be null
+    int64_t* count;  // may be null
+
+    template <typename P>
+    __device__ void update(const P& p, int64_t group, Moments<R> batch, R elements) const {
+        if (!mean) return;
+        R momentum = (R)p.momentum, kept = (R)(1.0 - p.momentum), center = batch.mean;
+        if (shift) center = center + load(shift[group * p.vectors[SHIFT]]);
+        R& old_mean = mean[group * p.vectors[RUNNING_MEAN]];
+        R& old_var = var[group * p.vectors[RUNNING_VAR]];
+        old_mean = kept * old_mean + momentum * center;
+        old_var = kept * old_var + momentum * (batch.squares / (elements - R(1)));
+        if (count && group == 0) *count += 1;
+    }
+};
+
+// The gradient of ReLU's input, where `output` is ReLU's.
+template <typename R>
+__device__ inline R through_relu(R output, R grad) {
+    return output <= R(0) ? R(0) : grad;
 }

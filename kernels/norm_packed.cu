@@ -4,11 +4,12 @@
 
 // `along across rows` of f32 f16 bf16: batch_norm and batch_norm_eval along memory and across it, layer_norm. Blocks:
 // `PackedGroups::blocks`. Otherwise as `norm`.
-FAMILY(norm_packed, PackedNorm norm, address x, address weight, address bias, address out, address mean, address inv_std,
-       address running_mean, address running_var, address partial);
+FAMILY(norm_packed, PackedNorm norm, address x, address weight, address bias, address residual, address out, address mean,
+       address inv_std, address running_mean, address running_var, address shift, address count, address partial);
 // The same, and `columns`: the gradients of layer_norm's weight and bias. Otherwise as `norm_grad`.
-FAMILY(norm_packed_grad, PackedNorm norm, address grad, address x, address weight, address mean, address inv_std,
-       address out, address weight_grad, address bias_grad, address partial);
+FAMILY(norm_packed_grad, PackedNorm norm, address grad, address x, address weight, address bias, address y, address mean,
+       address inv_std, address out, address masked, address weight_grad, address bias_grad, address shift_grad,
+       address partial);
 
 // The moments of the elements of a thread, of `Wide` groups at once. All of them have as many elements.
 template <typename T, bool Across, int Wide>
@@ -47,15 +48,16 @@ __device__ inline void packed_moments(const PackedGroups& p, const Team& team, c
 }
 
 template <typename T, bool Across, bool Inside>
-__device__ inline void norm_packed(const PackedNorm& p, const T* x, const T* weight, const T* bias, T* out,
-                                   Compute<T>* mean, Compute<T>* inv_std, Compute<T>* running_mean,
-                                   Compute<T>* running_var, Moments<Compute<T>>* partial) {
+__device__ inline void norm_packed(const PackedNorm& p, const T* x, const T* weight, const T* bias, const T* residual, T* out,
+                                   Compute<T>* mean, Compute<T>* inv_std, Running<T> running,
+                                   Moments<Compute<T>>* partial) {
     typedef Compute<T> R;
     constexpr int V = 16 / sizeof(T), WIDE = Across ? V : 1;
     __shared__ Moments<R> shared[256];
     const PackedGroups& groups = p.groups;
     Team team = team_of(groups.lanes);
     uint32_t tasks = parts_of(groups), step = gridDim.x * team.teams;
+    bool relu = p.flags & NORM_RELU;
 #pragma unroll 1
     for (uint32_t first = blockIdx.x * team.teams; first < tasks; first += step) {
         PackedPart part = part_of(groups, first + team.index);
@@ -101,12 +103,7 @@ __device__ inline void norm_packed(const PackedNorm& p, const T* x, const T* wei
                 if (!writes || part.split != 0) continue;
                 mean[(group + k) * p.vectors[MEAN]] = center[k];
                 inv_std[(group + k) * p.vectors[INV_STD]] = scale[k];
-                if (!running_mean) continue;
-                R momentum = (R)p.momentum, kept = (R)(1.0 - p.momentum);
-                R& old_mean = running_mean[(group + k) * p.vectors[RUNNING_MEAN]];
-                R& old_var = running_var[(group + k) * p.vectors[RUNNING_VAR]];
-                old_mean = kept * old_mean + momentum * center[k];
-                old_var = kept * old_var + momentum * (all.squares / (count - R(1)));
+                running.update(p, group + k, all, count);
             }
             if (groups.stage == REDUCE_FIRST) continue;
         }
@@ -119,10 +116,11 @@ __device__ inline void norm_packed(const PackedNorm& p, const T* x, const T* wei
         }
         walk_packs<Across, Inside ? 1 : 2>(groups, team, part, [&](const auto& places) {
             constexpr int N = std::decay_t<decltype(places)>::COUNT;
-            Pack<T, V> packs[N], weights[N], biases[N];
+            Pack<T, V> packs[N], weights[N], biases[N], added[N];
 #pragma unroll
             for (int k = 0; k < N; ++k) {
                 packs[k] = read_pack<T, V>(x + places.at[k]);
+                if (!Inside && residual) added[k] = read_pack<T, V>(residual + places.at[k]);
                 if (Inside && weight) weights[k] = read_pack<T, V>(weight + (uint64_t)places.index[k] * V);
                 if (Inside && bias) biases[k] = read_pack<T, V>(bias + (uint64_t)places.index[k] * V);
             }
@@ -138,6 +136,8 @@ __device__ inline void norm_packed(const PackedNorm& p, const T* x, const T* wei
                         if (bias) scaled = scaled + load(biases[k].elements[e]);
                     } else {
                         scaled = scaled * w[of] + b[of];
+                        if (residual) scaled = scaled + load(added[k].elements[e]);
+                        if (relu) scaled = through_relu(scaled, scaled);
                     }
                     packs[k].elements[e] = store<T>(scaled);
                 }
@@ -148,11 +148,15 @@ __device__ inline void norm_packed(const PackedNorm& p, const T* x, const T* wei
 }
 
 template <typename T, bool Across, bool Inside, bool StatsInside>
-__device__ inline void norm_packed_grad(const PackedNorm& p, const T* grad, const T* x, const T* weight,
-                                        const Compute<T>* mean, const Compute<T>* inv_std, T* out, T* weight_grad,
-                                        T* bias_grad, Sums<Compute<T>>* partial) {
+__device__ inline void norm_packed_grad(const PackedNorm& p, const T* grad, const T* x, const T* weight, const T* bias,
+                                        const T* y, const Compute<T>* mean, const Compute<T>* inv_std, T* out,
+                                        T* masked, T* weight_grad, T* bias_grad, T* shift_grad,
+                                        Sums<Compute<T>>* partial) {
     typedef Compute<T> R;
     constexpr int V = 16 / sizeof(T), WIDE = Across ? V : 1;
+    // Whether a ReLU may follow: only batch normalization.
+    constexpr bool BATCH = !Inside && !StatsInside;
+    bool recomputed = BATCH && p.flags & NORM_RELU;
     __shared__ Sums<R> shared[256];
     const PackedGroups& groups = p.groups;
     Team team = team_of(groups.lanes);
@@ -167,25 +171,28 @@ __device__ inline void norm_packed_grad(const PackedNorm& p, const T* grad, cons
             part.end = part.begin;
         }
         int64_t group = (int64_t)part.group * WIDE;
-        R center[WIDE], scale[WIDE];
+        R center[WIDE], scale[WIDE], w[WIDE], b[WIDE];
         Sums<R> sums[WIDE];
 #pragma unroll
         for (int k = 0; k < WIDE; ++k) {
             bool given = !StatsInside && part.busy;
+            w[k] = BATCH && weight && part.busy ? load(weight[(group + k) * p.vectors[WEIGHT]]) : R(1);
+            b[k] = BATCH && bias && part.busy ? load(bias[(group + k) * p.vectors[BIAS_ITSELF]]) : R(0);
             center[k] = given ? mean[(group + k) * p.vectors[MEAN]] : R(0);
             scale[k] = given ? inv_std[(group + k) * p.vectors[INV_STD]] : R(0);
             sums[k] = Sums<R>{R(0), R(0)};
         }
-        // Calls `each(k, e, of, g, z)` with the gradient (times the scale, where that is the element's own) and the normalized
-        // input of element e of pack k, and the number of its group among those of the pack.
-        auto pairs = [&](const auto& places, auto each) {
+        // Calls `each(k, e, of, g, z)` with the gradient (through a ReLU that follows, and times the scale, where that is the
+        // element's own) and the normalized input of element e of pack k, and the number of its group among those of the pack.
+        auto pairs = [&](const auto& places, T* passed, auto each) {
             constexpr int N = std::decay_t<decltype(places)>::COUNT;
-            Pack<T, V> gs[N], xs[N], weights[N];
+            Pack<T, V> gs[N], xs[N], weights[N], ys[N];
             R centers[N], scales[N];
 #pragma unroll
             for (int k = 0; k < N; ++k) {
                 gs[k] = read_pack<T, V>(grad + places.at[k]);
                 xs[k] = read_pack<T, V>(x + places.at[k]);
+                if (BATCH && y) ys[k] = read_pack<T, V>(y + places.at[k]);
                 if (Inside && weight) weights[k] = read_pack<T, V>(weight + (uint64_t)places.index[k] * V);
                 if (StatsInside) {
                     centers[k] = mean[(int64_t)places.index[k] * p.vectors[MEAN]];
@@ -201,8 +208,15 @@ __device__ inline void norm_packed_grad(const PackedNorm& p, const T* grad, cons
                     R g = load(gs[k].elements[e]);
                     R z = (load(xs[k].elements[e]) - (StatsInside ? centers[k] : center[of])) * (StatsInside ? scales[k] : scale[of]);
                     if (Inside && weight) g = g * load(weights[k].elements[e]);
+                    if (BATCH && y) {
+                        g = through_relu(load(ys[k].elements[e]), g);
+                    } else if (recomputed) {
+                        g = through_relu(load(store<T>(z * w[of] + b[of])), g);
+                    }
+                    if (BATCH) gs[k].elements[e] = store<T>(g);
                     each(k, e, of, g, z);
                 }
+                if (BATCH && passed) write_pack(passed + places.at[k], gs[k]);
             }
         };
         if (groups.stage == REDUCE_SECOND) {
@@ -217,7 +231,7 @@ __device__ inline void norm_packed_grad(const PackedNorm& p, const T* grad, cons
                 Sums<R> batch[WIDE];
 #pragma unroll
                 for (int k = 0; k < WIDE; ++k) batch[k] = Sums<R>{R(0), R(0)};
-                pairs(places, [&](int, int, int of, R g, R z) { batch[of] = add(batch[of], Sums<R>{g, g * z}); });
+                pairs(places, masked, [&](int, int, int of, R g, R z) { batch[of] = add(batch[of], Sums<R>{g, g * z}); });
 #pragma unroll
                 for (int k = 0; k < WIDE; ++k) sums[k] = add(sums[k], batch[k]);
             });
@@ -232,6 +246,7 @@ __device__ inline void norm_packed_grad(const PackedNorm& p, const T* grad, cons
                 } else if (part.split == 0) {
                     if (weight_grad) weight_grad[(group + k) * p.vectors[WEIGHT_GRAD]] = store<T>(sums[k].product);
                     if (bias_grad) bias_grad[(group + k) * p.vectors[BIAS]] = store<T>(sums[k].grad);
+                    if (shift_grad) shift_grad[(group + k) * p.vectors[SHIFT_GRAD]] = store<T>(R(0));
                 }
             }
         }
@@ -241,13 +256,13 @@ __device__ inline void norm_packed_grad(const PackedNorm& p, const T* grad, cons
 #pragma unroll
         for (int k = 0; k < WIDE; ++k) {
             factor[k] = scale[k];
-            if (weight && !Inside && part.busy) factor[k] = factor[k] * load(weight[(group + k) * p.vectors[WEIGHT]]);
+            if (weight && !Inside && part.busy) factor[k] = factor[k] * (BATCH ? w[k] : load(weight[(group + k) * p.vectors[WEIGHT]]));
             sums[k] = constant ? Sums<R>{R(0), R(0)} : Sums<R>{sums[k].grad / count, sums[k].product / count};
         }
         walk_packs<Across, 2>(groups, team, part, [&](const auto& places) {
             constexpr int N = std::decay_t<decltype(places)>::COUNT;
             Pack<T, V> results[N];
-            pairs(places, [&](int k, int e, int of, R g, R z) {
+            pairs(places, (T*)nullptr, [&](int k, int e, int of, R g, R z) {
                 // The statistics depend on the input: what g has in common with a constant and with z is taken out.
                 R projected = constant ? g : (g - sums[of].grad) - z * sums[of].product;
                 results[k].elements[e] = store<T>(projected * factor[of]);
@@ -260,16 +275,19 @@ __device__ inline void norm_packed_grad(const PackedNorm& p, const T* grad, cons
 
 #define NORM(op, across, inside, name, T)                                                                            \
     KERNEL_OF(2) norm_packed_##op##_##name(BY_VALUE PackedNorm p, const T* x, const T* weight, const T* bias,        \
-                                           T* out, Compute<T>* mean, Compute<T>* inv_std, Compute<T>* running_mean,  \
-                                           Compute<T>* running_var, Moments<Compute<T>>* partial) {                  \
-        norm_packed<T, across, inside>(p, x, weight, bias, out, mean, inv_std, running_mean, running_var, partial);  \
+                                           const T* residual, T* out, Compute<T>* mean, Compute<T>* inv_std,         \
+                                           Compute<T>* running_mean, Compute<T>* running_var, const T* shift,        \
+                                           int64_t* count, Moments<Compute<T>>* partial) {                           \
+        norm_packed<T, across, inside>(p, x, weight, bias, residual, out, mean, inv_std,                             \
+                                       {running_mean, running_var, shift, count}, partial);                          \
     }
 #define NORM_GRAD(op, across, inside, stats_inside, name, T)                                                         \
     KERNEL norm_packed_grad_##op##_##name(BY_VALUE PackedNorm p, const T* grad, const T* x, const T* weight,         \
-                                          const Compute<T>* mean, const Compute<T>* inv_std, T* out, T* weight_grad, \
-                                          T* bias_grad, Sums<Compute<T>>* partial) {                                 \
-        norm_packed_grad<T, across, inside, stats_inside>(p, grad, x, weight, mean, inv_std, out, weight_grad,       \
-                                                          bias_grad, partial);                                       \
+                                          const T* bias, const T* y, const Compute<T>* mean,                         \
+                                          const Compute<T>* inv_std, T* out, T* masked, T* weight_grad,              \
+                                          T* bias_grad, T* shift_grad, Sums<Compute<T>>* partial) {                  \
+        norm_packed_grad<T, across, inside, stats_inside>(p, grad, x, weight, bias, y, mean, inv_std, out, masked,   \
+                                                          weight_grad, bias_grad, shift_grad, partial);              \
     }
 #define NORMS(name, T)                                    \
     NORM(along, false, false, name, T)                    \

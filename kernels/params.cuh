@@ -186,13 +186,15 @@ constexpr uint32_t NORM_AFFINE_INSIDE = 1;
 constexpr uint32_t NORM_STATS_INSIDE = 2;
 // The statistics are constants.
 constexpr uint32_t NORM_CONSTANT = 4;
+// Forward: ReLU comes last. Backward: what it let through is recomputed from the input.
+constexpr uint32_t NORM_RELU = 8;
 
 // A normalization, or its gradient.
 struct Norm {
     Groups groups;
-    // Strides of the weight, bias, mean, inv_std (or var), running mean and running variance; backward, of the weight,
-    // the bias's gradient, mean, inv_std, and the weight's gradient.
-    int64_t vectors[6];
+    // Strides of the weight, bias, mean, inv_std (or var), running mean, running variance and shift; backward, of the weight,
+    // the bias's gradient, mean, inv_std, the weight's gradient, the shift's gradient and the bias.
+    int64_t vectors[7];
     double eps, momentum;
     uint32_t flags;
     uint32_t unused;
@@ -201,7 +203,7 @@ struct Norm {
 // The same in packs of elements. Vectors indexed inside a group are dense and begin at a multiple of 16 bytes.
 struct PackedNorm {
     PackedGroups groups;
-    int64_t vectors[6];
+    int64_t vectors[7];
     double eps, momentum;
     uint32_t flags;
     uint32_t unused;

@@ -10,6 +10,7 @@
 mod account;
 #[path = "../support/checkout.rs"]
 mod checkout;
+mod conv_norm;
 mod gates;
 #[path = "../support/mod.rs"]
 mod support;

@@ -233,19 +233,19 @@ by_value! {
         lanes: Lanes = 32,
     }
     /// A normalization, or its gradient, in packs of 16 bytes.
-    PackedNorm: 168 => {
+    PackedNorm: 176 => {
         /// What is normalized.
         groups: PackedGroups = 0,
         /// As in [`Norm`].
-        vectors: [i64; 6] = 96,
+        vectors: [i64; 7] = 96,
         /// Added to variances.
-        eps: f64 = 144,
+        eps: f64 = 152,
         /// How far running statistics move.
-        momentum: f64 = 152,
+        momentum: f64 = 160,
         /// The constants of [`Norm`].
-        flags: u32 = 160,
+        flags: u32 = 168,
         /// Padding.
-        unused: u32 = 164,
+        unused: u32 = 172,
     }
     /// A tensor as groups of elements; operands: `x`, the result, the incoming gradient.
     Groups: 480 => {
@@ -292,20 +292,20 @@ by_value! {
         unused: u32 = 92,
     }
     /// A normalization, or its gradient.
-    Norm: 552 => {
+    Norm: 560 => {
         /// The groups that are normalized.
         groups: Groups = 0,
-        /// Strides of the weight, bias, mean, `inv_std` or variance, running mean and running variance; backward, of
-        /// the weight, the bias's gradient, mean, `inv_std`, and the weight's gradient.
-        vectors: [i64; 6] = 480,
+        /// Strides of the weight, bias, mean, `inv_std` or variance, running mean, running variance and shift; backward,
+        /// of the weight, the bias's gradient, mean, `inv_std`, the weight's gradient, the shift's gradient and the bias.
+        vectors: [i64; 7] = 480,
         /// The number added to variances.
-        eps: f64 = 528,
+        eps: f64 = 536,
         /// The weight of the new batch in the running statistics.
-        momentum: f64 = 536,
+        momentum: f64 = 544,
         /// The constants of this type.
-        flags: u32 = 544,
+        flags: u32 = 552,
         /// Padding.
-        unused: u32 = 548,
+        unused: u32 = 556,
     }
     /// A class loss.
     ClassLoss: 192 => {

@@ -180,3 +180,50 @@ fn layers_that_are_not_folded_compute_as_they_are() -> Result<()> {
     }
     Ok(())
 }
+
+/// In training a convolution leaves its bias to the normalization, which adds it to the running mean alone; the residual and ReLU
+/// are part of it. Values, gradients and statistics are those of the layers one by one.
+#[test]
+fn training_of_a_convolution_and_its_normalization_is_that_of_the_layers() -> Result<()> {
+    for (bias, momentum, residual) in [(true, Some(0.3), true), (true, None, false), (false, Some(0.1), true)] {
+        // Drawn once: other tests draw from the same generator.
+        let options = Conv2dOptions::default().bias(bias).tensor(DType::F64);
+        let (conv, norm) = (
+            Conv2d::with_options(3, 5, 3, options)?,
+            BatchNorm2d::with_options(5, BatchNormOptions::default().momentum(momentum).tensor(DType::F64))?,
+        );
+        trained(&norm)?;
+        let at_first: Vec<Tensor> = norm.state_dict().values().map(Tensor::copy).collect::<Result<_>>()?;
+        let (image, added) = (Tensor::randn([2, 3, 6, 7], DType::F64)?, Tensor::randn([2, 5, 4, 5], DType::F64)?);
+        let run = |fused: bool| -> Result<Vec<Tensor>> {
+            let (parameters, state) = ([conv.parameters(), norm.parameters()].concat(), norm.state_dict());
+            no_grad(|| state.values().zip(&at_first).try_for_each(|(now, first)| now.copy_(first)))?;
+            parameters.iter().for_each(Tensor::zero_grad);
+            let (x, z) = (image.copy()?.requires_grad_(true)?, added.copy()?.requires_grad_(true)?);
+            let (z, relu) = (residual.then_some(z), ReLU::new());
+            let mut out = Vec::new();
+            for _ in 0..2 {
+                let y = match (fused, &z) {
+                    (true, z) => conv.forward_norm(&x, &norm, z.as_ref(), Some(&relu))?,
+                    (false, None) => norm.forward(&conv.forward(&x)?)?.relu()?,
+                    (false, Some(z)) => norm.forward(&conv.forward(&x)?)?.add(z)?.relu()?,
+                };
+                y.mul(&y.exp()?)?.sum(())?.backward()?;
+                out.push(y.detach());
+            }
+            out.extend([&x].into_iter().chain(&z).filter_map(Tensor::grad));
+            out.extend(parameters.iter().filter_map(|parameter| parameter.grad()));
+            out.extend(state.values().map(|tensor| tensor.copy()).collect::<Result<Vec<_>>>()?);
+            out.iter().map(|tensor| tensor.detach().copy()).collect()
+        };
+        let (got, want) = (run(true)?, run(false)?);
+        assert_eq!(got.len(), want.len(), "everything has a gradient");
+        for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+            let (got, want) = (got.to_dtype(DType::F64)?, want.to_dtype(DType::F64)?);
+            let most = got.sub(&want)?.abs()?.max(())?.item::<f64>()?;
+            let scale = want.abs()?.max(())?.item::<f64>()?.max(1.0);
+            assert!(most <= 1e-10 * scale, "{bias} {momentum:?} {residual}: tensor {i} differs by {most}");
+        }
+    }
+    Ok(())
+}

@@ -179,7 +179,8 @@ macro_rules! structured_operations {
                 max_pool2d "MaxPool2DWithIndicesBackward0" max_pool2d_with_indices "MaxPool2DWithIndicesBackward0"
                 avg_pool2d "AvgPool2DBackward0" adaptive_avg_pool2d "AdaptiveAvgPool2DBackward0"
                 adaptive_max_pool2d "AdaptiveMaxPool2DBackward0" adaptive_max_pool2d_with_indices "AdaptiveMaxPool2DBackward0"
-                batch_norm "NativeBatchNormBackward0" layer_norm "NativeLayerNormBackward0" group_norm +
+                batch_norm "NativeBatchNormBackward0" batch_norm_with "ReluBackward0"
+                layer_norm "NativeLayerNormBackward0" group_norm +
                 conv1d + conv3d + conv_transpose1d + conv_transpose3d +
                 max_pool1d + max_pool1d_with_indices + max_pool3d + max_pool3d_with_indices + avg_pool1d + avg_pool3d +
                 adaptive_avg_pool1d + adaptive_avg_pool3d + adaptive_max_pool1d + adaptive_max_pool1d_with_indices +

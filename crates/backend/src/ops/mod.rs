@@ -54,8 +54,8 @@ pub use linear::{
 pub use matmul::{MatmulArgs, MatmulBackend, MatmulPlan};
 pub use memory::MemoryBackend;
 pub use norm::{
-    Affine, BatchNormArgs, BatchNormBackend, BatchNormEvalArgs, BatchNormGradArgs, LayerNormArgs, LayerNormBackend,
-    LayerNormGradArgs, NormGrads, RunningStats,
+    Affine, BatchNormArgs, BatchNormBackend, BatchNormEvalArgs, BatchNormGradArgs, BatchNormGradThen, BatchNormThen,
+    LayerNormArgs, LayerNormBackend, LayerNormGradArgs, NormGrads, ReluAfterNorm, RunningStats,
 };
 pub use optim::{OptimArgs, OptimBackend, OptimRule, OptimScaling, OptimSlot};
 pub use pointwise_loss::{

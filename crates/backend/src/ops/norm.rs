@@ -2,6 +2,7 @@
 
 use crate::{
     contract::{Arguments, Checked, has_dtype, has_shape, is_float, same_shape},
+    dtype::DType,
     error::{Error, Result},
     view::{View, ViewMut},
 };
@@ -36,6 +37,47 @@ pub struct RunningStats<'a> {
     pub var: ViewMut<'a>,
     /// The weight of the new batch.
     pub momentum: f64,
+    /// The number of batches so far, one `i64`, which is incremented.
+    pub count: Option<ViewMut<'a>>,
+    /// What the images lack: the bias `[C]` of the convolution that made them, of the input's dtype. A normalization by the
+    /// statistics of the batch removes it, so it is only added to the mean with which the running one is updated.
+    pub shift: Option<View<'a>>,
+}
+
+/// What follows a batch normalization in the same pass over memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BatchNormThen<'a> {
+    /// A tensor of the result's shape that is added, as at the end of a residual block.
+    pub residual: Option<View<'a>>,
+    /// Whether ReLU comes last; NaN stays NaN.
+    pub relu: bool,
+}
+
+/// The ReLU after a batch normalization, for the gradient: which elements it let through.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum ReluAfterNorm<'a> {
+    /// There was none.
+    #[default]
+    None,
+    /// Those that are positive if they are normalized, scaled and shifted again; for the statistics of the batch and without a
+    /// residual. It saves reading the output.
+    Recomputed {
+        /// The shift, `[C]`.
+        bias: Option<View<'a>>,
+    },
+    /// Those where this output of ReLU is not 0.
+    Output(View<'a>),
+}
+
+/// The parts of a gradient that belong to what was [fused](BatchNormThen) to a batch normalization.
+#[derive(Debug, Default)]
+pub struct BatchNormGradThen<'a> {
+    /// The ReLU at the end.
+    pub relu: ReluAfterNorm<'a>,
+    /// Receives the gradient of the residual, in the shape of the images: the incoming one where ReLU let the output through.
+    pub residual: Option<ViewMut<'a>>,
+    /// Receives the gradient of [`RunningStats::shift`], `[C]`: zeros, since no output depends on it.
+    pub shift: Option<ViewMut<'a>>,
 }
 
 /// Arguments of [`batch_norm`](BatchNormBackend::batch_norm).
@@ -49,6 +91,8 @@ pub struct BatchNormArgs<'a> {
     pub running: Option<RunningStats<'a>>,
     /// The number added to the variance.
     pub eps: f64,
+    /// What follows.
+    pub then: BatchNormThen<'a>,
     /// The normalized images, in the shape of `x`.
     pub out: ViewMut<'a>,
     /// Receives the mean of each channel, `[C]` of the accumulator type.
@@ -70,6 +114,8 @@ pub struct BatchNormEvalArgs<'a> {
     pub var: View<'a>,
     /// The number added to the variance.
     pub eps: f64,
+    /// What follows.
+    pub then: BatchNormThen<'a>,
     /// The normalized images, in the shape of `x`.
     pub out: ViewMut<'a>,
 }
@@ -91,6 +137,8 @@ pub struct BatchNormGradArgs<'a> {
     pub inv_std: View<'a>,
     /// Receivers of the gradients; those of scale and shift are `[C]`.
     pub grads: NormGrads<'a>,
+    /// What follows the normalization.
+    pub then: BatchNormGradThen<'a>,
 }
 
 /// Arguments of [`layer_norm`](LayerNormBackend::layer_norm).
@@ -130,20 +178,42 @@ pub struct LayerNormGradArgs<'a> {
 impl Arguments for BatchNormArgs<'_> {
     fn check(&self) -> Result<()> {
         let check = NormCheck::images("batch_norm", self.x)?;
-        check.stats(self.running.iter().flat_map(|running| [running.mean.as_view(), running.var.as_view()]))?;
+        if let Some(RunningStats { mean, var, count, shift, .. }) = &self.running {
+            check.stats([mean.as_view(), var.as_view()])?;
+            check.affine(&[*shift])?;
+            if let Some(count) = count {
+                has_dtype(check.op, DType::I64, count.dtype())?;
+                has_shape(check.op, "a number of batches", count.layout, &[])?;
+            }
+        }
+        check.residual(&self.then)?;
         check.forward(&self.out, &self.affine, [self.mean.as_view(), self.inv_std.as_view()])
     }
 }
 
 impl Arguments for BatchNormEvalArgs<'_> {
     fn check(&self) -> Result<()> {
-        NormCheck::images("batch_norm", self.x)?.forward(&self.out, &self.affine, [self.mean, self.var])
+        let check = NormCheck::images("batch_norm", self.x)?;
+        check.residual(&self.then)?;
+        check.forward(&self.out, &self.affine, [self.mean, self.var])
     }
 }
 
 impl Arguments for BatchNormGradArgs<'_> {
     fn check(&self) -> Result<()> {
         let check = NormCheck::images("batch_norm_grad", self.x)?;
+        let BatchNormGradThen { relu, residual, shift } = &self.then;
+        match *relu {
+            ReluAfterNorm::Recomputed { .. } if !self.training => {
+                let message = "what ReLU let through is recomputed only from the statistics of the batch";
+                return Err(Error::argument(check.op, message));
+            }
+            ReluAfterNorm::Recomputed { bias } => check.affine(&[bias])?,
+            ReluAfterNorm::Output(output) => check.like_input(output)?,
+            ReluAfterNorm::None => {}
+        }
+        residual.iter().try_for_each(|residual| check.like_input(residual.as_view()))?;
+        check.affine(&[shift.as_ref().map(ViewMut::as_view)])?;
         check.backward(self.grad, self.weight, [self.mean, self.inv_std], &self.grads)
     }
 }
@@ -194,6 +264,10 @@ impl<'a> NormCheck<'a> {
         same_shape(self.op, &[self.x.layout, view.layout])
     }
 
+    fn residual(&self, then: &BatchNormThen) -> Result<()> {
+        then.residual.map_or(Ok(()), |residual| self.like_input(residual))
+    }
+
     fn affine(&self, vectors: &[Option<View>]) -> Result<()> {
         vectors.iter().flatten().try_for_each(|vector| {
             has_dtype(self.op, self.x.dtype(), vector.dtype())?;
@@ -229,7 +303,7 @@ impl<'a> NormCheck<'a> {
 pub trait BatchNormBackend {
     /// Batch normalization while training: each channel of the images (any strides) minus its mean, times `1 /
     /// sqrt(biased variance + eps)`, then scaled and shifted. Writes the statistics that the gradient needs, and
-    /// updates the running ones.
+    /// updates the running ones and their count, and adds a residual and applies ReLU if wanted.
     fn batch_norm(&self, args: Checked<BatchNormArgs>) -> Result<()>;
     /// Batch normalization with given statistics.
     fn batch_norm_eval(&self, args: Checked<BatchNormEvalArgs>) -> Result<()>;
@@ -264,7 +338,8 @@ mod tests {
         let mut batch = |x, to, weight, stat: &Layout| {
             let affine = Affine { weight: Some(half.view(weight)), bias: None };
             let (out, mean, inv_std) = (out.view_mut(to), mean.view_mut(stat), inv.view_mut(stat));
-            BatchNormArgs { x: half.view(x), affine, running: None, eps: 0.1, out, mean, inv_std }.check().is_ok()
+            let then = BatchNormThen::default();
+            BatchNormArgs { x: half.view(x), affine, running: None, eps: 0.1, then, out, mean, inv_std }.check().is_ok()
         };
         assert!(batch(x, x, &c, &c));
         assert!(!batch(x, other, &c, &c) && !batch(x, x, &rows, &c) && !batch(x, x, &c, &rows));

@@ -158,6 +158,8 @@ impl Norm {
     pub const STATS_INSIDE: u32 = 2;
     /// The statistics are constants.
     pub const CONSTANT: u32 = 4;
+    /// Forward: ReLU comes last. Backward: what it let through is recomputed from the input.
+    pub const RELU: u32 = 8;
 }
 
 impl Reduce {

@@ -184,3 +184,56 @@ fn where_cond() {
         });
     }
 }
+
+/// The residual and the output of ReLU, which are read beside the images, and the residual's gradient.
+#[test]
+fn batch_norm_with_a_residual() {
+    for dtype in [F32, F16] {
+        for (dims, pixels) in [([2, 8, 4, 6], true), ([2, 3, 4, 8], false)] {
+            for [o, p, q, r] in OFFSETS {
+                same(&format!("{dtype} {dims:?} at {o} {p} {q} {r}"), |on| {
+                    let image = |offset, salt| images(on, dtype, dims, pixels, offset, salt);
+                    let (x, z, mut out) = (image(o, 1), image(p, 2), image(q, 3));
+                    let [mean, inv_std] = [4, 5].map(|salt| tensor(on, F32, &[dims[1]], MemoryLayout::Dense, salt));
+                    let (then, affine) = (BatchNormThen { residual: Some(z.view()), relu: true }, Affine::default());
+                    let mut stats = [0, 1].map(|_| target(on, F32, &[dims[1]], MemoryLayout::Dense));
+                    let [m, i] = &mut stats;
+                    on.batch_norm(
+                        BatchNormArgs {
+                            x: x.view(),
+                            affine,
+                            running: None,
+                            eps: 0.1,
+                            then,
+                            out: out.view_mut(),
+                            mean: m.view_mut(),
+                            inv_std: i.view_mut(),
+                        }
+                        .checked()?,
+                    )?;
+                    let (y, grad, mut dx, mut passed) = (image(p, 2), image(o, 6), image(q, 7), image(r, 8));
+                    let grads = NormGrads { input: Some(dx.view_mut()), ..NormGrads::default() };
+                    let then = BatchNormGradThen {
+                        relu: ReluAfterNorm::Output(y.view()),
+                        residual: Some(passed.view_mut()),
+                        shift: None,
+                    };
+                    on.batch_norm_grad(
+                        BatchNormGradArgs {
+                            training: true,
+                            grad: grad.view(),
+                            x: x.view(),
+                            weight: None,
+                            mean: mean.view(),
+                            inv_std: inv_std.view(),
+                            grads,
+                            then,
+                        }
+                        .checked()?,
+                    )?;
+                    Ok(vec![out, dx, passed])
+                });
+            }
+        }
+    }
+}

@@ -39,9 +39,12 @@ fn batch_norm() {
                             mean: running_mean.view_mut(),
                             var: running_var.view_mut(),
                             momentum: 0.1,
+                            count: None,
+                            shift: None,
                         });
                         on.batch_norm(
                             BatchNormArgs {
+                                then: BatchNormThen::default(),
                                 eps: 1e-5,
                                 x: x.view(),
                                 affine: affine(),
@@ -60,6 +63,7 @@ fn batch_norm() {
                     let mut eval = empty(on, dtype, dims, Order::Planes);
                     on.batch_norm_eval(
                         BatchNormEvalArgs {
+                            then: BatchNormThen::default(),
                             eps: 1e-3,
                             x: x.view(),
                             affine: affine(),
@@ -84,6 +88,7 @@ fn batch_norm() {
                         let (mean, inv_std) = (stats[0].view(), stats[1].view());
                         on.batch_norm_grad(
                             BatchNormGradArgs {
+                                then: BatchNormGradThen::default(),
                                 training,
                                 grad: grad.view(),
                                 x: x.view(),
@@ -100,6 +105,7 @@ fn batch_norm() {
                         let grads = NormGrads { input: Some(alone.view_mut()), weight: None, bias: None };
                         on.batch_norm_grad(
                             BatchNormGradArgs {
+                                then: BatchNormGradThen::default(),
                                 training,
                                 grad: grad.view(),
                                 x: x.view(),
@@ -113,6 +119,7 @@ fn batch_norm() {
                         let grads = NormGrads { input: None, weight: None, bias: Some(shift.view_mut()) };
                         on.batch_norm_grad(
                             BatchNormGradArgs {
+                                then: BatchNormGradThen::default(),
                                 training,
                                 grad: grad.view(),
                                 x: x.view(),
@@ -148,6 +155,7 @@ fn batch_norm_of_a_large_mean() {
             let [mean, inv_std] = &mut stats;
             on.batch_norm(
                 BatchNormArgs {
+                    then: BatchNormThen::default(),
                     eps: 0.0,
                     x: x.view(),
                     affine: Affine::default(),
@@ -236,6 +244,7 @@ fn batch_norm_and_layer_norm_at_the_edge() {
             let [mean, inv_std] = &mut stats;
             on.batch_norm(
                 BatchNormArgs {
+                    then: BatchNormThen::default(),
                     eps: 1e-5,
                     x: x.view(),
                     affine: Affine::default(),
@@ -251,6 +260,7 @@ fn batch_norm_and_layer_norm_at_the_edge() {
             let grads = NormGrads { input: None, weight: Some(of_weight.view_mut()), bias: Some(of_bias.view_mut()) };
             on.batch_norm_grad(
                 BatchNormGradArgs {
+                    then: BatchNormGradThen::default(),
                     training: true,
                     grad: out.view(),
                     x: x.view(),
@@ -265,5 +275,120 @@ fn batch_norm_and_layer_norm_at_the_edge() {
             made.extend(stats);
             Ok(made)
         });
+    }
+}
+
+/// The residual, the ReLU, the shift and the count inside a batch normalization, both ways.
+#[test]
+fn batch_norm_with_what_follows() {
+    for dtype in FLOATS {
+        for dims in BATCHES {
+            for (order, with) in
+                [(Order::Planes, true), (Order::Pixels, true), (Order::Pixels, false), (Order::Odd, true)]
+            {
+                if dims[3] > 9 && (dtype == DType::F16 || order == Order::Odd || !with) {
+                    continue;
+                }
+                same(&format!("batch_norm with what follows {dims:?} {order:?} {with}"), |on| {
+                    let c = dims[1];
+                    let vector = |dtype, salt| tensor(on, dtype, &[c], MemoryLayout::Sliced, salt);
+                    let (x, z) = (image(on, dtype, dims, order, 1), image(on, dtype, dims, order, 3));
+                    let (weight, bias, shift) = (vector(dtype, 5), vector(dtype, 6), vector(dtype, 11));
+                    let affine = Affine { weight: Some(weight.view()), bias: with.then(|| bias.view()) };
+                    let mut made = Vec::new();
+                    for residual in [None, Some(z.view())] {
+                        let mut stats = [7, 8, 9, 10].map(|salt| vector(dtype.accumulator(), salt));
+                        let [mean, inv_std, running_mean, running_var] = &mut stats;
+                        let layout = Layout::contiguous(Shape::new(&[])?);
+                        let mut count = Tensor { buffer: on.adopt(host(DType::I64, &[41.0]))?, layout };
+                        let running = RunningStats {
+                            mean: running_mean.view_mut(),
+                            var: running_var.view_mut(),
+                            momentum: 0.1,
+                            count: Some(count.view_mut()),
+                            shift: with.then(|| shift.view()),
+                        };
+                        let (mut out, then) = (empty(on, dtype, dims, order), BatchNormThen { residual, relu: true });
+                        on.batch_norm(
+                            BatchNormArgs {
+                                eps: 1e-5,
+                                x: x.view(),
+                                affine,
+                                running: Some(running),
+                                then,
+                                out: out.view_mut(),
+                                mean: mean.view_mut(),
+                                inv_std: inv_std.view_mut(),
+                            }
+                            .checked()?,
+                        )?;
+                        let (mut eval, given) = (empty(on, dtype, dims, order), vector(dtype.accumulator(), 8));
+                        let var = Tensor {
+                            buffer: on.adopt(host(dtype.accumulator(), &vec![0.7; c]))?,
+                            layout: Layout::contiguous(Shape::new(&[c])?),
+                        };
+                        on.batch_norm_eval(
+                            BatchNormEvalArgs {
+                                eps: 1e-3,
+                                x: x.view(),
+                                affine,
+                                mean: given.view(),
+                                var: var.view(),
+                                then,
+                                out: eval.view_mut(),
+                            }
+                            .checked()?,
+                        )?;
+                        made.extend([out, eval, count]);
+                        made.extend(stats);
+                    }
+                    // The same statistics on both devices, so that no value is on the other side of 0.
+                    let [mean, inv_std] = [13, 14].map(|salt| vector(dtype.accumulator(), salt));
+                    let grad = along(on, dtype, dims, if dims[3] > 3 { order } else { Order::Planes });
+                    // Everything in each way, and each result alone.
+                    let ways = [(true, true, false), (true, false, false), (false, false, false), (true, false, true)];
+                    let all = ways.map(|way| (way, [true; 3]));
+                    let alone =
+                        [[true, false, false], [false, true, false], [false, false, true]].map(|some| (ways[1], some));
+                    for ((training, recomputed, apart), [input, residual, sums]) in all.into_iter().chain(alone) {
+                        let [mut dx, mut passed] = [(); 2].map(|()| empty(on, dtype, dims, order));
+                        let mut vectors = [(); 3].map(|()| target(on, dtype, &[c], MemoryLayout::Sliced));
+                        let [of_weight, of_bias, of_shift] = &mut vectors;
+                        let grads = NormGrads {
+                            input: input.then(|| dx.view_mut()),
+                            weight: sums.then(|| of_weight.view_mut()),
+                            bias: sums.then(|| of_bias.view_mut()),
+                        };
+                        // An output that lies otherwise than the gradients.
+                        let y = image(on, dtype, dims, if apart { Order::Odd } else { order }, 3);
+                        let relu = match recomputed {
+                            true => ReluAfterNorm::Recomputed { bias: affine.bias },
+                            false => ReluAfterNorm::Output(y.view()),
+                        };
+                        let then = BatchNormGradThen {
+                            relu,
+                            residual: residual.then(|| passed.view_mut()),
+                            shift: (sums && with).then(|| of_shift.view_mut()),
+                        };
+                        on.batch_norm_grad(
+                            BatchNormGradArgs {
+                                training,
+                                grad: grad.view(),
+                                x: x.view(),
+                                weight: affine.weight,
+                                mean: mean.view(),
+                                inv_std: inv_std.view(),
+                                grads,
+                                then,
+                            }
+                            .checked()?,
+                        )?;
+                        made.extend([dx, passed]);
+                        made.extend(vectors);
+                    }
+                    Ok(made)
+                });
+            }
+        }
     }
 }

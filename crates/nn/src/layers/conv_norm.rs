@@ -11,8 +11,12 @@ use kiln_tensor::{
     no_grad,
 };
 
-use super::{activation::ReLU, conv::Conv2d, norm::BatchNorm2d};
-use crate::module::Module;
+use super::{
+    activation::ReLU,
+    conv::Conv2d,
+    norm::{Around, BatchNorm2d},
+};
+use crate::{module::Module, summary::is_observed};
 
 /// What a folding is computed from: weight and bias of the convolution, then of the normalization, then its running mean
 /// and variance.
@@ -98,10 +102,21 @@ impl FoldCache {
     }
 }
 
+/// The sum of tensors of one shape.
+fn add(y: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    if residual.shape() != y.shape() {
+        return Err(Error::shapes("add", y.shape(), residual.shape(), "a residual of the result's shape"));
+    }
+    y.add(residual)
+}
+
 #[located(site)]
 impl Conv2d {
     /// The convolution, then a batch normalization, then `+ residual`, then ReLU: how blocks of residual networks compute.
-    /// `residual` has the shape of the result.
+    /// `residual` has the shape of the result. The normalization, the sum and ReLU are one primitive.
+    ///
+    /// In training mode, the convolution's bias is added to the running mean alone: the mean of the batch takes it away from the
+    /// images, and its gradient is zeros.
     ///
     /// In evaluation mode, where no gradients are recorded, the normalization is folded into the convolution: its weight is
     /// multiplied by `γ / sqrt(running_var + eps)` per output channel, and its bias becomes `(bias - running_mean) · γ /
@@ -122,14 +137,34 @@ impl Conv2d {
         if let Some(folded) = self.fold_forward(x, norm, residual, relu.is_some())? {
             return Ok(folded);
         }
+        if !is_observed() {
+            return self.fused_forward(x, norm, residual, relu.is_some());
+        }
         let mut y = norm.forward(&self.forward(x)?)?;
         if let Some(residual) = residual {
-            if residual.shape() != y.shape() {
-                return Err(Error::shapes("add", y.shape(), residual.shape(), "a residual of the result's shape"));
-            }
-            y = y.add(residual)?;
+            y = add(&y, residual)?;
         }
         relu.map_or_else(|| Ok(y.clone()), |relu| relu.forward(&y))
+    }
+
+    /// [`forward_norm`](Conv2d::forward_norm) without folding: the normalization adds the residual and applies ReLU, and where
+    /// it takes away the convolution's bias, that is left out.
+    pub(super) fn fused_forward(
+        &self,
+        x: &Tensor,
+        norm: &BatchNorm2d,
+        residual: Option<&Tensor>,
+        relu: bool,
+    ) -> Result<Tensor> {
+        let bias = self.bias.as_deref();
+        let (bias, bias_before) = if norm.removes_bias() { (None, bias) } else { (bias, None) };
+        let y = self.convolve(x, (&self.weight, bias), None, false)?;
+        // One of another dtype decides on that of the sum.
+        if let Some(residual) = residual.filter(|residual| residual.dtype() != y.dtype()) {
+            let sum = add(&norm.run(&y, Around { bias_before, ..Around::default() })?, residual)?;
+            return if relu { sum.relu() } else { Ok(sum) };
+        }
+        norm.run(&y, Around { bias_before, residual, relu })
     }
 
     /// [`forward_norm`](Conv2d::forward_norm) with the folded weight and bias; `None` unless there are such, and the result

@@ -3,13 +3,21 @@
 use std::{any::Any, cell::Cell};
 
 use kiln_derive::located;
-use kiln_tensor::{DType, Error, Result, Running, Tensor, TensorOptions, no_grad};
+use kiln_tensor::{BatchNorm, DType, Error, Result, Running, Tensor, TensorOptions, no_grad};
 
 use super::sizes::{python_bool, python_float, tuple};
 use crate::{
     module::Module,
     parameter::{Buffer, Parameter, Training},
 };
+
+/// What a layer computes besides its normalization.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Around<'a> {
+    pub bias_before: Option<&'a Tensor>,
+    pub residual: Option<&'a Tensor>,
+    pub relu: bool,
+}
 
 /// Options of normalizations by channel, which differ in their defaults.
 macro_rules! norm_options {
@@ -181,6 +189,39 @@ macro_rules! batch_norms {
                 })
             }
 
+            /// The normalization with what surrounds it.
+            pub(super) fn run(&self, x: &Tensor, around: Around<'_>) -> Result<Tensor> {
+                if !matches!(x.rank(), $($rank)|+) {
+                    return Err(Error::shape(stringify!($name), $takes, x.shape()));
+                }
+                let running = self.running_mean.as_deref().zip(self.running_var.as_deref());
+                let training = self.training.is_on();
+                let running = running.map(|(mean, var)| Running { mean, var });
+                let (weight, bias) = (self.weight.as_deref(), self.bias.as_deref());
+                let other = if training { self.training.batch_normalizer() } else { None };
+                let Around { bias_before, residual, relu } = around;
+                let normalize = |running: Option<Running<'_>>, count: Option<&Tensor>, momentum: f64| match &other {
+                    None => {
+                        let eps = self.eps;
+                        x.batch_norm_with(&BatchNorm {
+                            weight, bias, running, count, training, momentum, eps, bias_before, residual, relu,
+                        })
+                    }
+                    Some(other) => {
+                        let y = other.batch_norm(x, weight, bias, running, momentum, self.eps)?;
+                        count.map_or(Ok(()), |count| no_grad(|| count.add_(1)).map(drop))?;
+                        let y = residual.map_or(Ok(y.clone()), |residual| y.add(residual))?;
+                        if relu { y.relu() } else { Ok(y) }
+                    }
+                };
+                let count = self.num_batches_tracked.as_deref().filter(|_| training);
+                if let (Some(count), None, Some(running)) = (count, self.momentum.filter(|_| !is_cumulative()), running) {
+                    no_grad(|| count.add_(1))?;
+                    return averaged(running, count, |batch| normalize(Some(batch), None, 1.0));
+                }
+                normalize(running, count, self.momentum.unwrap_or(0.0))
+            }
+
             fn describe(&self) -> String {
                 let flags = [self.weight.is_some(), self.bias.is_some(), self.running_mean.is_some()];
                 describe(self.num_features, self.eps, self.momentum, flags)
@@ -190,25 +231,11 @@ macro_rules! batch_norms {
         #[located(module)]
         impl Module for $name {
             fn forward(&self, x: &Tensor) -> Result<Tensor> {
-                if !matches!(x.rank(), $($rank)|+) {
-                    return Err(Error::shape(stringify!($name), $takes, x.shape()));
-                }
-                let running = self.running_mean.as_deref().zip(self.running_var.as_deref());
-                let training = self.training.is_on();
-                let running = running.map(|(mean, var)| Running { mean, var });
-                let (weight, bias) = (self.weight.as_deref(), self.bias.as_deref());
-                let other = if training { self.training.batch_normalizer() } else { None };
-                let normalize = |running: Option<Running<'_>>, momentum: f64| match &other {
-                    None => x.batch_norm(weight, bias, running, training, momentum, self.eps),
-                    Some(other) => other.batch_norm(x, weight, bias, running, momentum, self.eps),
-                };
-                if let (true, Some(count)) = (training, &self.num_batches_tracked) {
-                    no_grad(|| count.add_(1))?;
-                    if let (None, Some(running)) = (self.momentum.filter(|_| !is_cumulative()), running) {
-                        return averaged(running, count, |batch| normalize(Some(batch), 1.0));
-                    }
-                }
-                normalize(running, self.momentum.unwrap_or(0.0))
+                self.run(x, Around::default())
+            }
+
+            fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
+                self.run(x, Around { relu: true, ..Around::default() })
             }
 
             fn as_batch_norm2d(&self) -> Option<&BatchNorm2d> {
@@ -233,6 +260,12 @@ impl BatchNorm2d {
     /// The number added to the variance.
     pub(super) fn eps(&self) -> f64 {
         self.eps
+    }
+
+    /// Whether it takes away a bias of its input, as statistics of the batch do.
+    pub(super) fn removes_bias(&self) -> bool {
+        let by_batch = self.is_training() || self.running_mean.is_none() || self.running_var.is_none();
+        by_batch && (!self.is_training() || self.training.batch_normalizer().is_none())
     }
 
     /// Whether it normalizes by the batch and updates its running statistics.

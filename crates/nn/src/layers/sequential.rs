@@ -28,8 +28,8 @@ use crate::{
 /// ```
 ///
 /// A layer followed by [`ReLU`](crate::ReLU) is run by [`Module::forward_relu`], which is a single primitive for
-/// [`Linear`](crate::Linear) and [`Conv2d`](crate::Conv2d). In evaluation, a convolution followed by
-/// [`BatchNorm2d`](crate::BatchNorm2d) is run as by [`Conv2d::forward_norm`](crate::Conv2d::forward_norm).
+/// [`Linear`](crate::Linear), [`Conv2d`](crate::Conv2d) and [`BatchNorm2d`](crate::BatchNorm2d). A convolution followed by
+/// [`BatchNorm2d`](crate::BatchNorm2d), and perhaps ReLU, is run as by [`Conv2d::forward_norm`](crate::Conv2d::forward_norm).
 #[derive(Default)]
 pub struct Sequential {
     children: Vec<(String, Box<dyn Module>)>,
@@ -141,9 +141,11 @@ fn forward_first(layers: &[(String, Box<dyn Module>)], x: &Tensor) -> Result<(Te
     let is_relu = |i: usize| after(i).is_some_and(|layer| layer.is_relu());
     if let (Some(conv), Some(norm)) = (first.as_conv2d(), after(1).and_then(|layer| layer.as_batch_norm2d())) {
         let relu = is_relu(2);
-        if let Some(y) = conv.fold_forward(x, norm, None, relu)? {
-            return Ok((y, 2 + usize::from(relu)));
-        }
+        let y = match conv.fold_forward(x, norm, None, relu)? {
+            Some(y) => y,
+            None => conv.fused_forward(x, norm, None, relu)?,
+        };
+        return Ok((y, 2 + usize::from(relu)));
     }
     if is_relu(1) { Ok((first.forward_relu(x)?, 2)) } else { Ok((first.forward(x)?, 1)) }
 }

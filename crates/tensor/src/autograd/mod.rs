@@ -52,5 +52,5 @@ pub(crate) use fused_relu::{FusedReluBackward, ReluEpilogue};
 pub(crate) use meta::Meta;
 pub(crate) use node::Edge;
 pub(crate) use record::{copy_slices_node, is_recorded, record, record_node};
-pub(crate) use rule::{Ctx, Grads, one};
+pub(crate) use rule::{Arrived, Ctx, Grads, one};
 pub(crate) use trace::{hides, is_tracing};

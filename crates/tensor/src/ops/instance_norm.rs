@@ -4,7 +4,7 @@ use kiln_backend::{Error, MAX_RANK, Result};
 use kiln_derive::located;
 use smallvec::{SmallVec, smallvec};
 
-use super::{check, norm::Running};
+use super::{batch_norm::Running, check};
 use crate::{
     autocast::{cast_operands, like},
     autograd::no_grad,

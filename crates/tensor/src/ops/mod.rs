@@ -5,6 +5,7 @@ mod activation;
 mod add_alpha;
 mod arg_reduce;
 mod attention;
+mod batch_norm;
 mod bilinear;
 mod binary;
 mod cast;
@@ -63,9 +64,9 @@ mod view;
 mod where_cond;
 
 pub use attention::AttentionOptions;
+pub use batch_norm::{BatchNorm, Running};
 pub use grad_scaler::{ScaleGrowth, unscale_grads, update_scale};
 pub use index::{At, Ellipsis, IndexItem, Indexer, NewAxis, step};
-pub use norm::Running;
 pub use one_or_all::OneOrAll;
 pub use optim::{GradScaling, OptimTensors, optimizer_step};
 pub use pad::PadMode;

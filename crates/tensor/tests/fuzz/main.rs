@@ -30,6 +30,7 @@ fn named_by(op: &str) -> impl Iterator<Item = &str> {
         // Layers choose the fused form by themselves.
         "conv2d_relu" | "conv2d_add_relu" => &["conv2d"],
         "linear_relu" => &["linear"],
+        "batch_norm_with" => &["batch_norm"],
         "searchsorted_with" => &["argsort"],
         _ => &[],
     };

@@ -1,8 +1,8 @@
 //! The calls of each operation with random arguments.
 
 use kiln_tensor::{
-    At, AttentionOptions, ClassLoss, ClassLossInput, Conv2d, Convolution, Device, NewAxis, PadMode, PointwiseLossKind,
-    PoolDivisor, Pooling, Reduction, Result, Rhs, RoundingMode, Running, Tensor,
+    At, AttentionOptions, BatchNorm, ClassLoss, ClassLossInput, Conv2d, Convolution, DType, Device, NewAxis, PadMode,
+    PointwiseLossKind, PoolDivisor, Pooling, Reduction, Result, Rhs, RoundingMode, Running, Tensor,
 };
 
 use super::choices::Choices;
@@ -267,6 +267,7 @@ const SINGLE: &[(&str, Call)] = calls! {
     adaptive_avg_pool2d |x, _, r| images(x, r).adaptive_avg_pool2d([r.size(), r.size()]);
     adaptive_max_pool2d |x, _, r| images(x, r).adaptive_max_pool2d([r.size(), r.size()]);
     batch_norm |x, _, r| batch_norm(x, r);
+    batch_norm_with |x, y, r| batch_norm_with(x, y, r);
     layer_norm |x, _, r| {
         let shape = if r.flag() { x.dims()[x.rank().min(1)..].to_vec() } else { vec![r.size()] };
         let (weight, bias) = (weight(r, x, &shape_of_few(&shape)), weight(r, x, &shape_of_few(&shape)));
@@ -373,6 +374,26 @@ fn batch_norm(x: &Tensor, r: &mut Choices) -> Result<Tensor> {
     x.batch_norm(weight.as_ref(), bias.as_ref(), running, r.flag(), r.float(), r.float())
 }
 
+fn batch_norm_with(x: &Tensor, y: &Tensor, r: &mut Choices) -> Result<Tensor> {
+    let channels = [x.dims().get(1).copied().unwrap_or(1)];
+    let vectors = [(); 3].map(|()| weight(r, x, &channels));
+    let (mean, var) = (r.tensor_of(x.dtype(), &channels).detach(), r.tensor_of(x.dtype(), &channels).detach());
+    let count = Tensor::zeros((), (if r.below(8) == 0 { x.dtype() } else { DType::I64 }, x.device()))?;
+    let (same, other) = (x.detach(), r.below(4) == 0);
+    x.batch_norm_with(&BatchNorm {
+        weight: vectors[0].as_ref(),
+        bias: vectors[1].as_ref(),
+        bias_before: vectors[2].as_ref(),
+        running: r.flag().then_some(Running { mean: &mean, var: &var }),
+        count: r.flag().then_some(&count),
+        training: r.flag(),
+        momentum: r.float(),
+        eps: r.float(),
+        residual: r.flag().then_some(if other { y } else { &same }),
+        relu: r.flag(),
+    })
+}
+
 /// Extents of few elements.
 fn small(r: &mut Choices) -> Vec<i64> {
     (0..r.below(4)).map(|_| r.below(5) as i64 - 1).collect()
@@ -392,7 +413,7 @@ fn class_loss(x: &Tensor, y: &Tensor, r: &mut Choices) -> Result<Tensor> {
     let target = match r.below(4) {
         0 => y.clone(),
         1 => r.tensor_of(x.dtype(), x.dims()),
-        _ => r.tensor_of(kiln_tensor::DType::I64, &without),
+        _ => r.tensor_of(DType::I64, &without),
     };
     let classes = x.dims().get(x.rank().min(2).wrapping_sub(1)).copied().unwrap_or(1);
     let weight = weight(r, x, &[classes]);

@@ -1,8 +1,8 @@
 //! Gradient checks: views, joining, indexing, reductions, products, losses, in-place operations.
 
 use kiln_tensor::{
-    AttentionOptions, ClassLoss, ClassLossInput, Conv1d, Conv2d, Conv3d, DType, Device, Ellipsis, NewAxis, PadMode,
-    PointwiseLossKind, PoolDivisor, Pooling, Reduction, Result, Running, Tensor, step,
+    AttentionOptions, BatchNorm, ClassLoss, ClassLossInput, Conv1d, Conv2d, Conv3d, DType, Device, Ellipsis, NewAxis,
+    PadMode, PointwiseLossKind, PoolDivisor, Pooling, Reduction, Result, Running, Tensor, step,
 };
 
 use super::{
@@ -268,6 +268,23 @@ pub const IMAGE_OPS: &[Check] = checks! {
         let mean = Tensor::full([c], 0.3, DType::F64)?;
         let running = Running { mean: &mean, var: &mean };
         x[0].batch_norm(Some(&x[1]), Some(&x[2]), Some(running), false, 0.1, 0.5)
+    };
+    batch_norm_with NORMALIZED Any |x| {
+        let norm = BatchNorm { weight: Some(&x[1]), bias: Some(&x[2]), training: true, eps: 0.5, ..BatchNorm::default() };
+        x[0].batch_norm_with(&BatchNorm { relu: true, ..norm })?.batch_norm_with(&BatchNorm { bias_before: Some(&x[2]), ..norm })
+    };
+    batch_norm_with NORMALIZED Any |x| {
+        let norm = BatchNorm { weight: Some(&x[1]), bias: Some(&x[2]), training: true, eps: 0.5, ..BatchNorm::default() };
+        let residual = x[0].square()?;
+        let images = if x[0].rank() == 4 { x[0].channels_last()? } else { x[0].clone() };
+        images.batch_norm_with(&BatchNorm { residual: Some(&residual), relu: true, ..norm })
+    };
+    batch_norm_with NORMALIZED Any |x| {
+        let mean = Tensor::full([x[1].numel()], 0.3, DType::F64)?;
+        let (running, residual) = (Some(Running { mean: &mean, var: &mean }), x[0].square()?);
+        let norm = BatchNorm { weight: Some(&x[1]), bias_before: Some(&x[2]), running, eps: 0.5, ..BatchNorm::default() };
+        let out = x[0].batch_norm_with(&BatchNorm { residual: Some(&residual), ..norm })?;
+        out.batch_norm_with(&BatchNorm { residual: Some(&residual), relu: true, ..norm })
     };
     layer_norm NORMALIZED_ROWS Any |x| x[0].layer_norm(&[3, 4], Some(&x[1]), Some(&x[2]), 0.5);
     group_norm NORMALIZED_GROUPS Any |x| x[0].group_norm(2, Some(&x[1]), Some(&x[2]), 0.5);

@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use kiln_backend::{
-    BatchNormArgs, BatchNormBackend, BatchNormEvalArgs, BatchNormGradArgs, Checked, Result, RunningStats,
+    BatchNormArgs, BatchNormBackend, BatchNormEvalArgs, BatchNormGradArgs, BatchNormGradThen, BatchNormThen, Checked,
+    ReluAfterNorm, Result, RunningStats,
 };
 
-use super::{Gradients, LINE, Moments, backward, normalize, optional, products, update, vector};
+use super::{Gradients, LINE, Moments, add, backward, mask, normalize, optional, products, rectify, update, vector};
 use crate::{
     device::CpuBackend,
     engine::{
@@ -98,47 +99,104 @@ unsafe fn write<T: Real>(x: &Image<T>, [n, c, y, start, len]: [usize; 5], flat: 
 
 impl BatchNormBackend for CpuBackend {
     fn batch_norm(&self, args: Checked<BatchNormArgs>) -> Result<()> {
-        let BatchNormArgs { x, affine, running, eps, out, mean, inv_std } = args.into_inner();
+        let BatchNormArgs { x, affine, running, eps, then, out, mean, inv_std } = args.into_inner();
         for_float!(OP, x.dtype(), S => {
             type T = <S as Stored>::Compute;
             let (x, out) = (Source::<S>::new(OP, x)?.erased(), Target::<S>::new(OP, out)?.erased());
             let affine = [optional::<S>(OP, affine.weight)?, optional::<S>(OP, affine.bias)?];
             let stats = [Target::<T>::new(OP, mean)?.erased(), Target::<T>::new(OP, inv_std)?.erased()];
             let running = match running {
-                Some(RunningStats { mean, var, momentum }) => {
-                    Some(([Target::<T>::new(OP, mean)?.erased(), Target::<T>::new(OP, var)?.erased()], momentum))
+                Some(RunningStats { mean, var, momentum, count, shift }) => {
+                    if let Some(count) = count {
+                        let count = Target::<i64>::new(OP, count)?.erased();
+                        // SAFETY: a scalar of the checked layout, which is borrowed exclusively.
+                        unsafe { count.ptr().store(count.ptr().load().wrapping_add(1)) };
+                    }
+                    let stats = [Target::<T>::new(OP, mean)?.erased(), Target::<T>::new(OP, var)?.erased()];
+                    Some(Running { stats, momentum, shift: optional::<S>(OP, shift)? })
                 }
                 None => None,
             };
-            by_batch::<T>(eps, x, affine, running, out, stats);
+            by_batch::<T>(eps, x, affine, running, Then::new::<S>(then)?, out, stats);
             Ok(())
         })
     }
 
     fn batch_norm_eval(&self, args: Checked<BatchNormEvalArgs>) -> Result<()> {
-        let BatchNormEvalArgs { x, affine, mean, var, eps, out } = args.into_inner();
+        let BatchNormEvalArgs { x, affine, mean, var, eps, then, out } = args.into_inner();
         for_float!(OP, x.dtype(), S => {
             type T = <S as Stored>::Compute;
             let (x, out) = (Source::<S>::new(OP, x)?.erased(), Target::<S>::new(OP, out)?.erased());
             let affine = [optional::<S>(OP, affine.weight)?, optional::<S>(OP, affine.bias)?];
             let stats = [Source::<T>::new(OP, mean)?.erased(), Source::<T>::new(OP, var)?.erased()];
-            by_running::<T>(eps, x, affine, stats, out);
+            by_running::<T>(eps, x, affine, stats, Then::new::<S>(then)?, out);
             Ok(())
         })
     }
 
     fn batch_norm_grad(&self, args: Checked<BatchNormGradArgs>) -> Result<()> {
         const OP: &str = "batch_norm_grad";
-        let BatchNormGradArgs { training, grad, x, weight, mean, inv_std, grads } = args.into_inner();
+        let BatchNormGradArgs { training, grad, x, weight, mean, inv_std, grads, then } = args.into_inner();
         for_float!(OP, grad.dtype(), S => {
             type T = <S as Stored>::Compute;
             let (grad, x) = (Source::<S>::new(OP, grad)?.erased(), Source::<S>::new(OP, x)?.erased());
             let stats = [Source::<T>::new(OP, mean)?.erased(), Source::<T>::new(OP, inv_std)?.erased()];
             let (weight, grads) = (optional::<S>(OP, weight)?, Gradients::new::<S>(OP, grads)?);
-            gradient::<T>(training, grad, x, weight, stats, grads);
+            let BatchNormGradThen { relu, residual, shift } = then;
+            let relu = match relu {
+                ReluAfterNorm::None => Relu::None,
+                ReluAfterNorm::Recomputed { bias } => Relu::Recomputed { bias: optional::<S>(OP, bias)? },
+                ReluAfterNorm::Output(output) => Relu::Output(Source::<S>::new(OP, output)?.erased()),
+            };
+            let target = |view| Target::<S>::new(OP, view).map(Target::erased);
+            if let Some(shift) = shift {
+                update(target(shift)?, |_, _| T::of(0.0));
+            }
+            let residual = residual.map(target).transpose()?;
+            // A value that rounds to 0 is one that ReLU has not let through.
+            let rounded: Option<fn(T) -> T> = if S::DIRECT { None } else { Some(|x| S::store(x).load()) };
+            gradient::<T>(training, grad, x, weight, stats, grads, GradThen { relu, residual, rounded });
             Ok(())
         })
     }
+}
+
+/// The running mean and variance, the weight of the new batch, and what is added to its mean.
+struct Running<'a, T: 'static> {
+    stats: [Erased<'a, T>; 2],
+    momentum: f64,
+    shift: Option<Erased<'a, T>>,
+}
+
+/// What follows a normalization.
+struct Then<'a, T: 'static> {
+    residual: Option<Erased<'a, T>>,
+    relu: bool,
+}
+
+impl<'a, T: Real> Then<'a, T> {
+    fn new<S: Stored<Compute = T>>(then: BatchNormThen<'a>) -> Result<Then<'a, T>> {
+        Ok(Then { residual: optional::<S>(OP, then.residual)?, relu: then.relu })
+    }
+}
+
+/// Which elements a ReLU has let through.
+enum Relu<'a, T: 'static> {
+    None,
+    /// Those that are positive if they are computed again.
+    Recomputed {
+        bias: Option<Erased<'a, T>>,
+    },
+    /// Those where this is.
+    Output(Erased<'a, T>),
+}
+
+/// What follows a normalization, for its gradient.
+struct GradThen<'a, T: 'static> {
+    relu: Relu<'a, T>,
+    residual: Option<Erased<'a, T>>,
+    /// Rounds a number to the dtype of the images, if it is not that which is computed in.
+    rounded: Option<fn(T) -> T>,
 }
 
 /// Normalizes by the statistics of the batch, writes them to `stats` (the mean and the inverse standard deviation), and
@@ -147,7 +205,8 @@ fn by_batch<T: Real>(
     eps: f64,
     x: Erased<T>,
     [weight, bias]: [Option<Erased<T>>; 2],
-    running: Option<([Erased<T>; 2], f64)>,
+    running: Option<Running<T>>,
+    then: Then<T>,
     out: Erased<T>,
     [mean, inv_std]: [Erased<T>; 2],
 ) {
@@ -169,13 +228,14 @@ fn by_batch<T: Real>(
     let inverse = |m: &Moments| T::of(1.0 / (m.variance() + eps).sqrt());
     update(mean, |c, _| T::of(moments[c].mean));
     update(inv_std, |c, _| inverse(&moments[c]));
-    if let Some(([mean, var], momentum)) = running {
+    if let Some(Running { stats: [mean, var], momentum, shift }) = running {
+        let shift = vector(shift, c, 0.0);
         let unbiased = |m: &Moments| m.squares.max(0.0) / (m.n - 1.0);
         let moved = |old: T, new: f64| T::of((1.0 - momentum) * old.to_f64() + momentum * new);
-        update(mean, |c, old| moved(old, moments[c].mean));
+        update(mean, |c, old| moved(old, moments[c].mean + shift[c].to_f64()));
         update(var, |c, old| moved(old, unbiased(&moments[c])));
     }
-    apply(&from, &to, &|c| (T::of(moments[c].mean), inverse(&moments[c]) * weight[c], bias[c]));
+    apply(&from, &to, &then, &|c| (T::of(moments[c].mean), inverse(&moments[c]) * weight[c], bias[c]));
 }
 
 /// Normalizes by given statistics, the mean and the variance.
@@ -184,13 +244,14 @@ fn by_running<T: Real>(
     x: Erased<T>,
     [weight, bias]: [Option<Erased<T>>; 2],
     [mean, var]: [Erased<T>; 2],
+    then: Then<T>,
     out: Erased<T>,
 ) {
     let (from, to) = (Image::new(&x), Image::new(&out));
     let c = from.c;
     let (weight, bias) = (vector(weight, c, 1.0), vector(bias, c, 0.0));
     let (mean, var) = (vector(Some(mean), c, 0.0), vector(Some(var), c, 1.0));
-    apply(&from, &to, &|c| (mean[c], T::of(1.0 / (var[c].to_f64() + eps).sqrt()) * weight[c], bias[c]));
+    apply(&from, &to, &then, &|c| (mean[c], T::of(1.0 / (var[c].to_f64() + eps).sqrt()) * weight[c], bias[c]));
 }
 
 fn gradient<T: Real>(
@@ -200,23 +261,55 @@ fn gradient<T: Real>(
     weight: Option<Erased<T>>,
     [mean, inv_std]: [Erased<T>; 2],
     grads: Gradients<T>,
+    then: GradThen<T>,
 ) {
     let (g, from) = (Image::new(&grad), Image::new(&x));
     let c = from.c;
     let weight = vector(weight, c, 1.0);
     let (mean, inv_std) = (vector(Some(mean), c, 0.0), vector(Some(inv_std), c, 1.0));
+    let GradThen { relu, residual, rounded } = then;
+    let residual = residual.map(|residual| Image::new(&residual));
+    let (output, shift) = match relu {
+        Relu::None => (None, None),
+        Relu::Recomputed { bias } => (None, Some(vector(bias, c, 0.0))),
+        Relu::Output(output) => (Some(Image::new(&output)), None),
+    };
+    // Reads a piece of the images into `b`, and of the gradient, through ReLU, into `a`.
+    let pair = |piece: [usize; 5], a: &mut [T], b: &mut [T], line: &mut [T]| {
+        let [_, c, .., len] = piece;
+        let (a, b, line) = (&mut a[..len], &mut b[..len], &mut line[..len]);
+        // SAFETY: a piece of the checked layouts.
+        unsafe {
+            read(&g, piece, from.is_flat(), a);
+            read(&from, piece, from.is_flat(), b);
+            if let Some(output) = &output {
+                read(output, piece, from.is_flat(), line);
+                mask(a, line);
+            }
+        }
+        if let Some(shift) = &shift {
+            // As in the forward pass, to the last bit.
+            line.copy_from_slice(b);
+            normalize(line, mean[c], inv_std[c] * weight[c], shift[c]);
+            if let Some(rounded) = rounded {
+                line.iter_mut().for_each(|value| *value = rounded(*value));
+            }
+            mask(a, line);
+        }
+    };
     // For each channel: the sum of the gradient, and that of the gradient times the distance from the mean.
     let mut sums = vec![[0f64; 2]; c];
     let shared = Shared::new(&mut sums);
     channels(&from, |cs| {
-        let (mut a, mut b) = (vec![T::of(0.0); LINE], vec![T::of(0.0); LINE]);
+        let [mut a, mut b, mut line] = [(); 3].map(|()| vec![T::of(0.0); LINE]);
         // SAFETY: tasks have channels of their own.
         let sums = unsafe { shared.part(cs.clone()) };
         pieces(&from, cs.clone(), |c, n, y, start, len| {
-            // SAFETY: a piece of the checked layouts.
-            unsafe {
-                read(&g, [n, c, y, start, len], from.is_flat(), &mut a);
-                read(&from, [n, c, y, start, len], from.is_flat(), &mut b);
+            let piece = [n, c, y, start, len];
+            pair(piece, &mut a, &mut b, &mut line);
+            if let Some(residual) = &residual {
+                // SAFETY: a piece of the checked layout, in channels that are this task's.
+                unsafe { write(residual, piece, from.is_flat(), &a) };
             }
             let (sum, dot) = products(&a[..len], &b[..len], mean[c]);
             let total = &mut sums[c - cs.start];
@@ -233,34 +326,42 @@ fn gradient<T: Real>(
     let to = Image::new(&out);
     let count = (from.n * from.area()) as f64;
     channels(&from, |cs| {
-        let (mut a, mut b) = (vec![T::of(0.0); LINE], vec![T::of(0.0); LINE]);
+        let [mut a, mut b, mut line] = [(); 3].map(|()| vec![T::of(0.0); LINE]);
         pieces(&from, cs, |c, n, y, start, len| {
+            let piece = [n, c, y, start, len];
             let inv = inv_std[c].to_f64();
             let [sum, dot] = if training { sums[c] } else { [0.0; 2] };
             let (g_mean, slope) = (T::of(sum / count), T::of(dot / count * inv * inv));
-            // SAFETY: a piece of the checked layouts, in channels that are this task's.
-            unsafe {
-                read(&g, [n, c, y, start, len], from.is_flat(), &mut a);
-                read(&from, [n, c, y, start, len], from.is_flat(), &mut b);
-                backward(&mut a[..len], &b[..len], mean[c], g_mean, slope, inv_std[c] * weight[c]);
-                write(&to, [n, c, y, start, len], from.is_flat(), &a);
-            }
+            pair(piece, &mut a, &mut b, &mut line);
+            backward(&mut a[..len], &b[..len], mean[c], g_mean, slope, inv_std[c] * weight[c]);
+            // SAFETY: a piece of the checked layout, in channels that are this task's.
+            unsafe { write(&to, piece, from.is_flat(), &a) };
         });
     });
 }
 
-/// Normalizes every channel with its mean, scale and shift.
-fn apply<T: Real>(from: &Image<T>, to: &Image<T>, with: &(dyn Fn(usize) -> (T, T, T) + Sync)) {
+/// Normalizes every channel with its mean, scale and shift, adds the residual and applies ReLU.
+fn apply<T: Real>(from: &Image<T>, to: &Image<T>, then: &Then<T>, with: &(dyn Fn(usize) -> (T, T, T) + Sync)) {
+    let (residual, relu) = (then.residual.as_ref().map(Image::new), then.relu);
     channels(from, |cs| {
-        let mut line = vec![T::of(0.0); LINE];
+        let [mut line, mut more] = [(); 2].map(|()| vec![T::of(0.0); LINE]);
         pieces(from, cs, |c, n, y, start, len| {
             let (mean, scale, shift) = with(c);
-            // SAFETY: a piece of the checked layouts, in channels that are this task's.
-            unsafe {
-                read(from, [n, c, y, start, len], from.is_flat(), &mut line);
-                normalize(&mut line[..len], mean, scale, shift);
-                write(to, [n, c, y, start, len], from.is_flat(), &line);
+            let piece = [n, c, y, start, len];
+            // SAFETY: a piece of the checked layout.
+            unsafe { read(from, piece, from.is_flat(), &mut line) };
+            let values = &mut line[..len];
+            normalize(values, mean, scale, shift);
+            if let Some(residual) = &residual {
+                // SAFETY: as above.
+                unsafe { read(residual, piece, from.is_flat(), &mut more) };
+                add(&more[..len], values);
             }
+            if relu {
+                rectify(values);
+            }
+            // SAFETY: a piece of the checked layout, in channels that are this task's.
+            unsafe { write(to, piece, from.is_flat(), &line) };
         });
     });
 }

@@ -172,6 +172,20 @@ multiversion! {
         }
     }
 
+    /// `x = relu(x)`; NaN stays NaN.
+    fn rectify[T: Real](x: &mut [T]), avx512 if [size_of::<T>() == 4] {
+        for x in x {
+            *x = if *x <= T::of(0.0) { T::of(0.0) } else { *x };
+        }
+    }
+
+    /// `g = 0` where the output of ReLU is.
+    fn mask[T: Real](g: &mut [T], output: &[T]), avx512 if [size_of::<T>() == 4] {
+        for (g, &output) in g.iter_mut().zip(output) {
+            *g = if output <= T::of(0.0) { T::of(0.0) } else { *g };
+        }
+    }
+
     fn multiply[T: Real](x: &mut [T], by: &[T]), avx512 if [size_of::<T>() == 4] {
         for (x, &by) in x.iter_mut().zip(by) {
             *x = *x * by;

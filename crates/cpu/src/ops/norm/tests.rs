@@ -1,8 +1,9 @@
 //! Tests of the normalizations, against direct evaluation of the definitions.
 
 use kiln_backend::{
-    Affine, Arguments, BatchNormArgs, BatchNormBackend, BatchNormEvalArgs, BatchNormGradArgs, DType, LayerNormArgs,
-    LayerNormBackend, LayerNormGradArgs, NormGrads, Result, RunningStats,
+    Affine, Arguments, BatchNormArgs, BatchNormBackend, BatchNormEvalArgs, BatchNormGradArgs, BatchNormGradThen,
+    BatchNormThen, DType, LayerNormArgs, LayerNormBackend, LayerNormGradArgs, NormGrads, ReluAfterNorm, Result,
+    RunningStats,
 };
 
 use crate::{
@@ -60,8 +61,10 @@ fn batches_in_every_layout_and_dtype() {
                 let (mut rm, mut rv) = (Tensor::new(acc, &[c], &vec![1.0; c]), Tensor::new(acc, &[c], &vec![2.0; c]));
                 let mut y = Tensor::with_layout(dtype, layouts(&dims)[i % 3], &vec![1.0; total]);
                 let affine = Affine { weight: Some(weight.view()), bias: Some(bias.view()) };
-                let running = RunningStats { mean: rm.view_mut(), var: rv.view_mut(), momentum: 0.25 };
+                let running =
+                    RunningStats { mean: rm.view_mut(), var: rv.view_mut(), momentum: 0.25, count: None, shift: None };
                 batch_norm(BatchNormArgs {
+                    then: BatchNormThen::default(),
                     x: x.view(),
                     affine,
                     running: Some(running),
@@ -78,6 +81,7 @@ fn batches_in_every_layout_and_dtype() {
                 let (grad, xv, scale) = (g.view(), x.view(), Some(weight.view()));
                 let (m, i) = (mean.view(), inv.view());
                 batch_norm_grad(BatchNormGradArgs {
+                    then: BatchNormGradThen::default(),
                     training: true,
                     grad,
                     x: xv,
@@ -114,10 +118,19 @@ fn batches_in_every_layout_and_dtype() {
 
                 let affine = Affine { weight: Some(weight.view()), bias: None };
                 let (mean, var) = (rm.view(), rv.view());
-                let args = BatchNormEvalArgs { x: xv, affine, mean, var, eps: EPS, out: y.view_mut() };
+                let args = BatchNormEvalArgs {
+                    then: BatchNormThen::default(),
+                    x: xv,
+                    affine,
+                    mean,
+                    var,
+                    eps: EPS,
+                    out: y.view_mut(),
+                };
                 CpuBackend.batch_norm_eval(args.checked().unwrap()).unwrap();
                 let grads = NormGrads { input: Some(dx.view_mut()), ..NormGrads::default() };
                 batch_norm_grad(BatchNormGradArgs {
+                    then: BatchNormGradThen::default(),
                     training: false,
                     grad,
                     x: xv,
@@ -212,6 +225,7 @@ fn large_means_cost_no_precision() {
     let var = stored.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 4096.0;
     let [mut got, mut inv, mut y] = [&[1usize][..], &[1], &[4, 1, 32, 32]].map(|d| Tensor::empty(DType::F32, d));
     batch_norm(BatchNormArgs {
+        then: BatchNormThen::default(),
         x: x.view(),
         affine: Affine::default(),
         running: None,
@@ -232,9 +246,117 @@ fn threads_do_not_matter() {
         let mut y = Tensor::empty(DType::F32, &[2, 7, 50, 50]);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let (out, mean_out, inv_std, affine) = (y.view_mut(), mean.view_mut(), inv.view_mut(), Affine::default());
-        let args = BatchNormArgs { x: x.view(), affine, running: None, eps: EPS, out, mean: mean_out, inv_std };
+        let args = BatchNormArgs {
+            then: BatchNormThen::default(),
+            x: x.view(),
+            affine,
+            running: None,
+            eps: EPS,
+            out,
+            mean: mean_out,
+            inv_std,
+        };
         pool.install(|| batch_norm(args)).unwrap();
         [y.bytes().to_vec(), mean.bytes().to_vec(), inv.bytes().to_vec()]
     };
     assert_eq!(run(1), run(5));
+}
+
+/// ReLU, a residual and a shift inside a normalization give what they give apart; a tiny value that half precision rounds to 0
+/// is one that ReLU has not let through.
+#[test]
+fn what_follows_batch_norm_is_as_if_it_were_apart() {
+    let dims = [3usize, 5, 4, 3];
+    let (c, total) = (5, 180);
+    for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16] {
+        let acc = dtype.accumulator();
+        for (i, from) in read_layouts(&dims).into_iter().enumerate() {
+            let x = Tensor::with_layout(dtype, from, &numbers(total, 1));
+            let g = Tensor::with_layout(dtype, read_layouts(&dims)[(i + 1) % 3], &numbers(total, 2));
+            let z = Tensor::with_layout(dtype, read_layouts(&dims)[(i + 2) % 3], &numbers(total, 5));
+            let weights: Vec<f64> =
+                numbers(c, 3).into_iter().map(|w| if dtype == DType::F16 { w * 1e-7 } else { w }).collect();
+            let (weight, shift) = (Tensor::new(dtype, &[c], &weights), Tensor::new(dtype, &[c], &numbers(c, 4)));
+            let run = |then: BatchNormThen, shift: Option<&Tensor>| {
+                let [mut mean, mut inv] = [(); 2].map(|()| Tensor::empty(acc, &[c]));
+                let [mut rm, mut rv] = [(); 2].map(|()| Tensor::new(acc, &[c], &vec![1.0; c]));
+                let (mut y, mut count) = (
+                    Tensor::with_layout(dtype, layouts(&dims)[i % 3], &vec![1.0; total]),
+                    Tensor::new(DType::I64, &[], &[41.0]),
+                );
+                let shift = shift.map(Tensor::view);
+                let running = RunningStats {
+                    mean: rm.view_mut(),
+                    var: rv.view_mut(),
+                    momentum: 0.25,
+                    count: Some(count.view_mut()),
+                    shift,
+                };
+                let affine = Affine { weight: Some(weight.view()), bias: None };
+                let (out, m, inv_std) = (y.view_mut(), mean.view_mut(), inv.view_mut());
+                batch_norm(BatchNormArgs {
+                    then,
+                    x: x.view(),
+                    affine,
+                    running: Some(running),
+                    eps: EPS,
+                    out,
+                    mean: m,
+                    inv_std,
+                })
+                .unwrap();
+                assert_eq!(count.values(), [42.0]);
+                (y, mean, inv, rm, rv)
+            };
+            let (plain, mean, inv, rm, rv) = run(BatchNormThen::default(), None);
+            let (y, _, _, moved, same) = run(BatchNormThen { residual: None, relu: true }, Some(&shift));
+            let rectified: Vec<f64> = plain.values().into_iter().map(|v| v.max(0.0)).collect();
+            assert_eq!(y.values(), rectified, "{dtype:?}");
+            let want: Vec<f64> = rm.values().iter().zip(shift.values()).map(|(m, s)| m + 0.25 * s).collect();
+            assert_close(&moved.values(), &want, acc, 40.0, "running mean");
+            assert_eq!(same.values(), rv.values());
+            let (sum, ..) = run(BatchNormThen { residual: Some(z.view()), relu: true }, None);
+            let want: Vec<f64> = plain.values().iter().zip(z.values()).map(|(v, z)| (v + z).max(0.0)).collect();
+            assert_close(&sum.values(), &want, dtype, 40.0, "residual");
+
+            let grad = |g: &Tensor, relu, residual: Option<&mut Tensor>, shift: Option<&mut Tensor>| {
+                let [mut dw, mut db] = [(); 2].map(|()| Tensor::empty(dtype, &[c]));
+                let mut dx = Tensor::with_layout(dtype, layouts(&dims)[(i + 1) % 3], &vec![1.0; total]);
+                let grads =
+                    NormGrads { input: Some(dx.view_mut()), weight: Some(dw.view_mut()), bias: Some(db.view_mut()) };
+                let then = BatchNormGradThen {
+                    relu,
+                    residual: residual.map(Tensor::view_mut),
+                    shift: shift.map(Tensor::view_mut),
+                };
+                let (m, inv_std, scale) = (mean.view(), inv.view(), Some(weight.view()));
+                batch_norm_grad(BatchNormGradArgs {
+                    then,
+                    training: true,
+                    grad: g.view(),
+                    x: x.view(),
+                    weight: scale,
+                    mean: m,
+                    inv_std,
+                    grads,
+                })
+                .unwrap();
+                [dx.values(), dw.values(), db.values()]
+            };
+            let masked = |output: &Tensor| -> Vec<f64> {
+                output.values().iter().zip(g.values()).map(|(y, g)| if *y <= 0.0 { 0.0 } else { g }).collect()
+            };
+            let apart =
+                grad(&Tensor::with_layout(dtype, layouts(&dims)[0], &masked(&y)), ReluAfterNorm::None, None, None);
+            let mut zeros = Tensor::new(dtype, &[c], &vec![1.0; c]);
+            assert_eq!(grad(&g, ReluAfterNorm::Recomputed { bias: None }, None, Some(&mut zeros)), apart, "{dtype:?}");
+            assert_eq!(zeros.values(), vec![0.0; c]);
+            assert_eq!(grad(&g, ReluAfterNorm::Output(y.view()), None, None), apart, "{dtype:?}");
+            let apart =
+                grad(&Tensor::with_layout(dtype, layouts(&dims)[0], &masked(&sum)), ReluAfterNorm::None, None, None);
+            let mut passed = Tensor::with_layout(dtype, layouts(&dims)[(i + 2) % 3], &vec![1.0; total]);
+            assert_eq!(grad(&g, ReluAfterNorm::Output(sum.view()), Some(&mut passed), None), apart, "{dtype:?}");
+            assert_eq!(passed.values(), masked(&sum));
+        }
+    }
 }

@@ -229,6 +229,7 @@ pub fn normalized(
             } else {
                 on.batch_norm(
                     BatchNormArgs {
+                        then: BatchNormThen::default(),
                         eps: 0.1,
                         x: x.view(),
                         affine,
@@ -262,6 +263,7 @@ pub fn normalized(
             } else {
                 on.batch_norm_grad(
                     BatchNormGradArgs {
+                        then: BatchNormGradThen::default(),
                         training: true,
                         grad: grad.view(),
                         x: x.view(),
