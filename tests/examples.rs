@@ -370,7 +370,10 @@ fn compile_plans_writes_what_the_library_takes_back() {
         ["resnet18", "--image-size", "32", "--inference", "--layout", "nhwc", "--batch", "8", "--device", "h100"];
     let text = run("compile_plans", &[&small[..], &["--output", output]].concat()).stdout;
     let text = String::from_utf8_lossy(&text);
-    assert!(text.contains(" convolutions, 12 plans of cuDNN") && !text.contains("none: "), "{text}");
+    // Of the 11 shapes, four occur with a bias and ReLU and with a residual besides, and three shortcuts with a bias alone.
+    let plans = text.split_once(" convolutions, ").and_then(|(_, rest)| rest.split_once(" plans of cuDNN"));
+    let plans: usize = plans.expect("a line for each model").0.parse().unwrap();
+    assert!((15..=21).contains(&plans) && !text.contains("none: "), "{text}");
     for (args, expect) in [
         (["lenet", "--device", "h10", "--batch", "64"], "h10 is neither one of a100, "),
         (["lenet", "--device", "/", "--batch", "64"], "nor a file"),

@@ -168,9 +168,11 @@ impl Arguments for Conv2dArgs<'_> {
             has_dtype(OP, x.dtype(), residual.dtype())?;
             same_shape(OP, &[residual.layout, out.layout])?;
         }
-        let fusion = (bias.is_some() && *relu).then_some(match residual {
-            Some(_) => Conv2dFusion::ResidualBiasRelu,
-            None => Conv2dFusion::BiasRelu,
+        let fusion = bias.and(match (residual, relu) {
+            (None, false) => Some(Conv2dFusion::Bias),
+            (None, true) => Some(Conv2dFusion::BiasRelu),
+            (Some(_), true) => Some(Conv2dFusion::ResidualBiasRelu),
+            (Some(_), false) => None,
         });
         note(Conv2dDirection::Forward, *rule, x.dtype(), [x.layout, w.layout, out.layout], fusion);
         Ok(())

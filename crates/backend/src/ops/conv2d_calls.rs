@@ -19,6 +19,8 @@ pub enum Conv2dDirection {
 /// What a backend may fuse to a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Conv2dFusion {
+    /// A bias.
+    Bias,
     /// A bias and ReLU.
     BiasRelu,
     /// A tensor of the result's shape, a bias and ReLU.

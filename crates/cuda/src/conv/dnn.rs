@@ -214,6 +214,7 @@ impl Dnn {
             if entry.is_declined {
                 let device = self.memory.device_index();
                 let what = match problem.direction {
+                    Direction::ForwardBias => "a convolution and its bias",
                     Direction::ForwardBiasRelu => "a convolution, its bias and its ReLU",
                     _ => "a convolution and what could be fused to it",
                 };
@@ -453,10 +454,10 @@ unsafe fn clear_sums(stream: &Stream, problem: &Problem, at: Addresses) -> Resul
 
 /// The operation's name, as the user called it.
 pub(crate) fn operation_name(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Forward | Direction::ForwardBiasRelu | Direction::ForwardResidualBiasRelu => "conv2d",
-        Direction::GradInput => "conv2d_grad_input",
-        Direction::GradInputRelu | Direction::GradInputReluBias => "conv2d_relu_grad_input",
-        Direction::GradWeight => "conv2d_grad_weight",
+    match direction.parts() {
+        (Direction::GradInput, []) => "conv2d_grad_input",
+        (Direction::GradInput, _) => "conv2d_relu_grad_input",
+        (Direction::GradWeight, _) => "conv2d_grad_weight",
+        _ => "conv2d",
     }
 }

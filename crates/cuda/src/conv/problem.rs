@@ -54,6 +54,8 @@ impl Format {
 pub enum Direction {
     /// The convolution itself.
     Forward,
+    /// With a bias.
+    ForwardBias,
     /// With a bias and ReLU.
     ForwardBiasRelu,
     /// With another tensor of the output's shape added, a bias, and ReLU. The order matters: with the bias first, the
@@ -87,6 +89,7 @@ impl Direction {
     /// The convolution, and what is fused to it.
     pub(crate) fn parts(self) -> (Direction, &'static [Step]) {
         match self {
+            Direction::ForwardBias => (Direction::Forward, &[Step::Bias]),
             Direction::ForwardBiasRelu => (Direction::Forward, &[Step::Bias, Step::Relu]),
             Direction::ForwardResidualBiasRelu => (Direction::Forward, &[Step::Residual, Step::Bias, Step::Relu]),
             Direction::GradInputRelu => (Direction::GradInput, &[Step::ReluGrad]),

@@ -216,6 +216,7 @@ pub fn problems(call: &Conv2dCall) -> Vec<Vec<Problem>> {
     };
     let mut ways = Vec::new();
     let fused = call.fusion.map(|fusion| match fusion {
+        Conv2dFusion::Bias => Direction::ForwardBias,
         Conv2dFusion::BiasRelu => Direction::ForwardBiasRelu,
         Conv2dFusion::ResidualBiasRelu => Direction::ForwardResidualBiasRelu,
         Conv2dFusion::ReluGrad => Direction::GradInputRelu,

@@ -110,17 +110,19 @@ impl CudaBackend {
 }
 
 impl Device {
-    /// The convolution with its bias, its ReLU and perhaps a residual, by one plan.
+    /// The convolution with its bias and perhaps ReLU, or with a residual, its bias and ReLU, by one plan. There are
+    /// precompiled engines for these, in this order; not for ReLU without a bias.
     fn conv2d_fused(&'static self, args: Checked<Conv2dArgs>) -> Result<Fused> {
         let access = Access { device: self, op: "conv2d" };
         let Conv2dArgs { rule, x, w, bias, residual, relu, out } = args.into_inner();
         let (x, w, y) = (access.read(x)?, access.read(w)?, access.write(out)?);
         let (bias, like) = (access.read_if(bias)?, access.read_if(residual)?);
         let dense = bias.filter(|bias| bias.layout.numel() == 1 || bias.layout.strides()[0] == 1);
-        let Some(bias) = dense.filter(|_| relu) else { return Ok(Fused::Declined) };
-        let direction = match like {
-            Some(_) => Direction::ForwardResidualBiasRelu,
-            None => Direction::ForwardBiasRelu,
+        let (bias, direction) = match (dense, like, relu) {
+            (Some(bias), None, false) => (bias, Direction::ForwardBias),
+            (Some(bias), None, true) => (bias, Direction::ForwardBiasRelu),
+            (Some(bias), Some(_), true) => (bias, Direction::ForwardResidualBiasRelu),
+            _ => return Ok(Fused::Declined),
         };
         self.fused(direction, &Operands { op: access.op, rule, x, w, y, bias: bias.address, like })
     }

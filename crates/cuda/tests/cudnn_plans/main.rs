@@ -51,8 +51,9 @@ const DIRECTIONS: [(&str, Direction); 4] = [
     ("grad_weight", Direction::GradWeight),
 ];
 
-/// Beside these where networks have it.
-const RESIDUAL: (&str, Direction) = ("forward+residual+bias+relu", Direction::ForwardResidualBiasRelu);
+/// Beside these, what the networks with batch normalization have in evaluation, when it is folded into their convolutions.
+const FOLDED: [(&str, Direction); 2] =
+    [("forward+bias", Direction::ForwardBias), ("forward+residual+bias+relu", Direction::ForwardResidualBiasRelu)];
 
 /// Fusions that the library has nothing for but engines that it compiles, and only for some precisions and formats.
 const COMPILED: [(&str, Direction); 2] =
@@ -114,8 +115,12 @@ fn rows(device: &DescribedDevice, key: &str) -> Rows {
     };
     for (name, layers) in networks() {
         for (precision, dtype, tf32) in PRECISIONS {
-            let residual = (name.starts_with("ResNet") || name.starts_with("odd")).then_some(RESIDUAL);
-            for (direction_name, direction) in DIRECTIONS.into_iter().chain(residual) {
+            let folded = match &name[..4] {
+                "ResN" | "odd " => &FOLDED[..],
+                "Mobi" => &FOLDED[..1],
+                _ => &[],
+            };
+            for &(direction_name, direction) in DIRECTIONS.iter().chain(folded) {
                 for (format_name, format) in FORMATS {
                     let mut cell = Cell::default();
                     for layer in &layers {

@@ -32,7 +32,7 @@ impl Problem {
         };
         let fits = match (self.direction, &self.steps[..], &self.sums) {
             (_, [], None) => true,
-            (Direction::Forward, [Step::Add(bias), Step::Relu], None) => per_channel(bias),
+            (Direction::Forward, [Step::Add(bias)] | [Step::Add(bias), Step::Relu], None) => per_channel(bias),
             (Direction::Forward, [Step::Add(other), Step::Add(bias), Step::Relu], None) => {
                 like(other) && per_channel(bias)
             }
@@ -45,10 +45,7 @@ impl Problem {
         if !self.is_compiled() {
             return Ok(());
         }
-        let last = [&self.x, &self.w, &self.y]
-            .into_iter()
-            .chain(self.extra())
-            .all(|image| image.last && image.channel_step == 1);
+        let last = self.images().into_iter().chain(self.extra()).all(|image| image.last && image.channel_step == 1);
         if !last || self.mirrored || self.data == Data::F64 {
             return Err(unsupported("engines that are compiled take dense NHWC, cross-correlation, and no f64"));
         }
