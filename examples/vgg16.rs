@@ -184,8 +184,11 @@ fn train(args: &Train) -> Result<()> {
     }
     let data = args.images.load(args.seed, device, &ranks)?;
     let options = VggOptions::default().num_classes(data.classes.len()).in_channels(data.channels);
-    let model = Vgg::new(VggDepth::Vgg16, options.width(args.width).batch_norm(args.batch_norm))?.to(device)?;
+    let mut model = Vgg::new(VggDepth::Vgg16, options.width(args.width).batch_norm(args.batch_norm))?.to(device)?;
     println!("{}", summary(&model, [1, data.channels, args.images.image_size, args.images.image_size])?);
+    if args.channels_last {
+        model.channels_last_()?;
+    }
     let options = SGDOptions::new(args.lr).momentum(0.9);
     let optimizer = Box::new(SGD::new(model.named_parameters(), options)?);
     let mut optimizer = ScaledOptimizer::new(optimizer, args.autocast);

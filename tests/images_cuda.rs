@@ -4,10 +4,13 @@
 //! Without a device it passes, unless `KILN_REQUIRE_DEVICE` is set.
 #![cfg(all(feature = "cuda", feature = "cpu"))]
 
+#[path = "support/account.rs"]
+mod account;
 mod support;
 
-use std::{env, fs, path::PathBuf, process};
+use std::{env, process};
 
+use account::{account, caching, profiler};
 use kiln::{
     data::{
         DataLoader, Samples,
@@ -16,9 +19,9 @@ use kiln::{
             Transform,
         },
     },
-    models::{Vgg, VggOptions, vgg11_bn, vgg16},
-    nn::CrossEntropyLoss,
-    optim::{Optimizer, SGD},
+    models::{ResNet, ResNetBlock, ResNetOptions, Vgg, VggOptions, vgg11_bn, vgg16},
+    nn::{AdaptiveAvgPool2d, Conv2d, Conv2dOptions, CrossEntropyLoss, Flatten, Linear, MaxPool2d, ReLU, seq},
+    optim::{Optimizer, SGD, SGDOptions},
     prelude::*,
 };
 use serde_json::Value;
@@ -262,39 +265,26 @@ fn a_step_of_vgg16_after_warm_up_allocates_nothing_and_launches_little() -> kiln
     let Some(device) = device() else { return Ok(()) };
     let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let mut training = Training::new(vgg16, device, false)?;
-    let caching = env::var_os("KILN_CUDA_NO_MEMORY_CACHING").is_none_or(|value| value != "1");
-    let mut held = 0;
+    let (mut held, mut accounts) = (0, Vec::new());
     for number in 0..3 {
-        let last = number == 2;
-        let part = |name: &str| {
-            if last {
-                profiler(name);
-            }
-        };
-        part("cuProfilerStart");
-        let loss = training.forward()?;
-        part("cuProfilerStop");
+        let (loss, forward) = last_of(1, || training.forward())?;
         training.optimizer.zero_grad();
-        part("cuProfilerStart");
-        loss.backward()?;
-        part("cuProfilerStop");
-        part("cuProfilerStart");
-        training.optimizer.step()?;
-        part("cuProfilerStop");
+        let ((), backward) = last_of(1, || loss.backward())?;
+        let ((), step) = last_of(1, || training.optimizer.step())?;
+        accounts = vec![("forward", 3 * LAYERS, forward), ("backward", 3 * LAYERS, backward), ("the step", 4, step)];
         device.synchronize()?;
         let stats = device.memory_stats()?;
-        assert!(!last || !caching || stats.system_allocations == held, "the allocator had everything: {stats:?}");
+        let settled = number < 2 || !caching() || stats.system_allocations == held;
+        assert!(settled, "the allocator had everything: {stats:?}");
         held = stats.system_allocations;
     }
-    let Some(reports) = env::var_os("KILN_SIM_REPORT").map(PathBuf::from) else { return Ok(()) };
-    for (number, name, most) in [(1, "forward", 3 * LAYERS), (2, "backward", 3 * LAYERS), (3, "the step", 4)] {
-        let account = fs::read_to_string(reports.join(format!("{}-{number}.json", process::id()))).unwrap();
-        let account: Value = serde_json::from_str(&account).unwrap();
+    for (name, most, account) in accounts {
+        let Some(account) = account else { return Ok(()) };
         let count = |name: &str| account["counts"][name].as_u64().unwrap();
         let calls = count("launches") + count("library calls") + count("fills");
         println!("{name}: {calls} launches and library calls");
         assert!(calls <= most, "{name}: {calls} launches and library calls: {account:#}");
-        assert!(!caching || count("device allocations") == 0, "{name}: {account:#}");
+        assert!(!caching() || count("device allocations") == 0, "{name}: {account:#}");
         assert_eq!(count("pinned allocations"), 0, "{name}: {account:#}");
         assert_eq!(count("synchronizations"), 0, "{name}: {account:#}");
     }
@@ -335,12 +325,87 @@ fn two_devices_work_beside_each_other() -> kiln::Result<()> {
     Ok(())
 }
 
-/// Calls a function of the driver that takes nothing.
-fn profiler(name: &str) {
-    // SAFETY: the driver is loaded already; `cuProfilerStart` and `cuProfilerStop` take nothing and return a status.
-    unsafe {
-        let driver = libloading::Library::new("libcuda.so.1").unwrap();
-        let call = driver.get::<unsafe extern "C" fn() -> u32>(name.as_bytes()).unwrap();
-        assert_eq!(call(), 0, "{name}");
+/// What a device did in the last of some runs, as the simulator counts it.
+fn last_of<T>(runs: usize, mut run: impl FnMut() -> kiln::Result<T>) -> kiln::Result<(T, Option<Value>)> {
+    for _ in 1..runs {
+        run()?;
     }
+    profiler("cuProfilerStart");
+    let result = run()?;
+    profiler("cuProfilerStop");
+    Ok((result, account()))
+}
+
+/// The kernels that were launched.
+fn kernels(account: &Value) -> Vec<&str> {
+    account["operations"].as_array().unwrap().iter().filter_map(Value::as_str).collect()
+}
+
+/// Each convolution is one call of the library, with its normalization, its residual and its ReLU.
+#[test]
+fn evaluation_launches_nothing_for_batch_norm() -> kiln::Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let x = Tensor::randn([2, 3, 32, 32], Device::Cpu)?;
+    let resnet = || {
+        manual_seed(4);
+        let model = ResNet::new(ResNetBlock::Basic, [1, 1, 1, 1], ResNetOptions::default().num_classes(10))?;
+        // Statistics other than 0 and 1.
+        no_grad(|| model.forward(&x))?;
+        model.eval();
+        Ok::<_, kiln::Error>(model)
+    };
+    let want = no_grad(|| resnet()?.forward(&x))?;
+    for channels_last in [false, true] {
+        let (model, x) = (resnet()?.to(device)?, x.to_device(device)?);
+        let (model, x) = if channels_last { (model.channels_last()?, x.channels_last()?) } else { (model, x) };
+        let (got, account) = last_of(3, || no_grad(|| model.forward(&x)))?;
+        assert!(close(&got, &want, 1e-4 * want.abs()?.max(())?.item::<f32>()?)?, "{got} is not {want}");
+        let Some(account) = account else { continue };
+        // The stem, two of each block, three shortcuts, and the classifier.
+        assert_eq!(account["counts"]["library calls"], 1 + 4 * 2 + 3 + 1, "{account:#}");
+        let other =
+            |name: &&str| ["norm", "bias", "relu", "binary", "copy", "cast"].iter().any(|part| name.contains(part));
+        assert_eq!(kernels(&account).into_iter().find(other), None, "{account:#}");
+    }
+    Ok(())
+}
+
+/// Images and filters are in the order that the library takes, and so are all gradients and the optimizer's state.
+#[test]
+fn a_channels_last_step_copies_nothing() -> kiln::Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    for dtype in [DType::F32, DType::BF16] {
+        manual_seed(9);
+        let conv = |inputs, outputs, stride| {
+            Conv2d::with_options(inputs, outputs, 3, Conv2dOptions::default().padding(1).stride(stride))
+        };
+        let model = seq![
+            conv(3, 8, 1)?,
+            ReLU::new(),
+            MaxPool2d::new(2),
+            conv(8, 16, 2)?,
+            ReLU::new(),
+            conv(16, 8, 1)?,
+            AdaptiveAvgPool2d::new(1),
+            Flatten::new(),
+            Linear::new(8, 10)?,
+        ];
+        let model = model.to(device)?.to_dtype(dtype)?.channels_last()?;
+        let mut optimizer = SGD::new(model.named_parameters(), SGDOptions::new(0.01).momentum(0.9))?;
+        let x = Tensor::randn([4, 3, 16, 16], device)?.to_dtype(dtype)?.channels_last()?;
+        let y = Tensor::arange(0, 4, device)?;
+        let (_, account) = last_of(3, || {
+            let loss = CrossEntropyLoss::new().forward(&model.forward(&x)?, &y)?;
+            optimizer.zero_grad();
+            loss.backward()?;
+            optimizer.step()
+        })?;
+        let Some(account) = account else { continue };
+        let copies = |name: &&str| name.starts_with("copy") || name.starts_with("cast");
+        assert_eq!(kernels(&account).into_iter().find(copies), None, "{dtype}: {account:#}");
+        assert_eq!(account["counts"]["copies"], 0, "{dtype}: {account:#}");
+    }
+    Ok(())
 }

@@ -63,7 +63,10 @@ impl Folding {
             shift = shift.add(&beta)?;
         }
         let scales = scale.reshape([scale.numel(), 1, 1, 1])?;
-        let folded = weight.to_dtype(DType::F64)?.mul(&scales)?.to_dtype(weight.dtype())?;
+        let mut folded = weight.to_dtype(DType::F64)?.mul(&scales)?.to_dtype(weight.dtype())?;
+        if weight.is_channels_last() {
+            folded = folded.channels_last()?;
+        }
         let shift = shift.to_dtype(weight.dtype())?;
         let is_finite = |t: &Tensor| t.isfinite()?.all(())?.item::<bool>();
         let by = if is_finite(&folded)? && is_finite(&shift)? { Some((folded, shift)) } else { None };

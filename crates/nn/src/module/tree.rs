@@ -207,6 +207,29 @@ pub trait ModuleTree: AsTree + Send + Sync {
         Ok(self)
     }
 
+    /// Stores filters of convolutions (all 4-D parameters and buffers, and their gradients) in channels-last memory, as cuDNN
+    /// takes them for channels-last images: a GPU then copies none of them in a step. PyTorch's
+    /// `to(memory_format=torch.channels_last)`. It comes last: a conversion to another dtype makes tensors row-major
+    /// again, and optimizers are created afterwards. Shapes, names and saved files stay the same.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    fn channels_last_(&mut self) -> Result<()> {
+        channels_last(self.as_tree_mut())
+    }
+
+    /// [`channels_last_`](ModuleTree::channels_last_) for a module that was just made.
+    ///
+    /// # Errors
+    /// Those of [`channels_last_`](ModuleTree::channels_last_).
+    fn channels_last(mut self) -> Result<Self>
+    where
+        Self: Sized,
+    {
+        self.channels_last_()?;
+        Ok(self)
+    }
+
     /// Its address in memory; for a box, that of the module inside.
     #[doc(hidden)]
     fn address(&self) -> usize {
@@ -334,6 +357,10 @@ fn to_dtype(module: &mut dyn ModuleTree, dtype: DType) -> Result<()> {
         return Err(Error::dtype("to_dtype_", dtype, "parameters must be floating-point"));
     }
     module.map_tensors(&|t| if t.dtype().is_float() { t.to_dtype(dtype) } else { Ok(t.clone()) })
+}
+
+fn channels_last(module: &mut dyn ModuleTree) -> Result<()> {
+    module.map_tensors(&|t| if t.rank() == 4 { Ok(t.channels_last()?.detach()) } else { Ok(t.clone()) })
 }
 
 /// Calls `see` with the path of every part below `module`: for each module its parameters, its buffers, its switch, and

@@ -275,10 +275,17 @@ impl State {
         if self.extent == Extent::Scalar { DType::F64 } else { param }
     }
 
-    /// The initial tensor: contiguous, whatever the parameter's strides are.
+    /// The initial tensor.
     pub(super) fn tensor(&self, param: &Tensor) -> Result<Tensor> {
-        Tensor::full(self.shape(param.shape())?, self.initial, (self.dtype(param.dtype()), param.device()))
+        let options = (self.dtype(param.dtype()), param.device());
+        in_memory_order_of(param, Tensor::full(self.shape(param.shape())?, self.initial, options)?)
     }
+}
+
+/// A state in the memory order that a step takes with a parameter: channels-last if it has the shape of one that is.
+pub(super) fn in_memory_order_of(param: &Tensor, state: Tensor) -> Result<Tensor> {
+    let is_last = param.is_channels_last() && state.shape() == param.shape();
+    if is_last { Ok(state.channels_last()?.detach()) } else { Ok(state) }
 }
 
 /// A parameter in a step, for [`UpdateRule::update`]. Half-precision parameters are passed in `f32`, and rounded

@@ -8,7 +8,7 @@ use kiln_tensor::{DType, Device, Element, Error, ErrorKind, Result, StateDict, T
 
 use super::{
     group::{self, Groups, Slot},
-    rule::{DynRule, Value},
+    rule::{DynRule, Value, in_memory_order_of},
 };
 
 pub(super) fn save(name: &str, groups: &dyn Groups) -> Result<StateDict> {
@@ -154,7 +154,8 @@ fn load_slot(
             let expected = format!("state {} of parameter {} has shape {shape}", state.name, slot.name);
             return Err(Error::shapes(source.owner, param.shape(), tensor.shape(), expected));
         }
-        let copy = || tensor.to_device(param.device())?.to_dtype(state.dtype(param.dtype()))?.copy();
+        let dtype = state.dtype(param.dtype());
+        let copy = || in_memory_order_of(param, tensor.to_device(param.device())?.to_dtype(dtype)?.copy()?);
         states.push(no_grad(copy)?);
     }
     Ok((Some(step), states))

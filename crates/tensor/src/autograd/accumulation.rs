@@ -42,10 +42,10 @@ pub(crate) fn add_to(sum: &mut Tensor, grad: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// Whether this handle is the only one to its memory, and covers all of it in row-major order.
+/// Whether this handle is the only one to its memory, and covers all of it in row-major or channels-last order.
 fn is_exclusive(tensor: &Tensor) -> bool {
     Arc::strong_count(&tensor.0) == 1
         && Arc::strong_count(&tensor.0.storage) == 1
-        && tensor.is_contiguous()
+        && (tensor.is_contiguous() || tensor.is_channels_last())
         && tensor.numel() == tensor.0.storage.len
 }

@@ -153,7 +153,7 @@ impl Tensor {
             };
             let mut grads: Grads = smallvec![
                 ctx.when(0, to_input)?,
-                ctx.when(1, || grad.conv2d_weight_gradient(&x, &rule, *weight.shape()))?
+                ctx.when(1, || grad.conv2d_weight_gradient(&x, &rule, image_layout(&weight, *weight.shape())))?
             ];
             if has_bias {
                 grads.push(if of_bias.is_some() { of_bias } else { ctx.when(2, || grad.sum([0, 2, 3]))? });
@@ -247,7 +247,7 @@ impl Tensor {
             let (grad, x, weight) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
             let mut grads: Grads = smallvec![
                 ctx.when(0, || grad.convolved(&weight, &rule, image_layout(&x, *x.shape())))?,
-                ctx.when(1, || x.conv2d_weight_gradient(&grad, &rule, *weight.shape()))?
+                ctx.when(1, || x.conv2d_weight_gradient(&grad, &rule, image_layout(&weight, *weight.shape())))?
             ];
             if ctx.needs.len() == 3 {
                 grads.push(ctx.when(2, || grad.sum([0, 2, 3]))?);
@@ -292,10 +292,11 @@ impl Tensor {
         Ok(out)
     }
 
-    /// The gradient of a convolution with respect to its weight, from the gradient of its output.
-    fn conv2d_to_weight(&self, x: &Tensor, rule: &Conv2d, shape: Shape) -> Result<Tensor> {
+    /// The gradient of a convolution with respect to its weight, in the weight's memory layout, from the gradient of its
+    /// output.
+    fn conv2d_to_weight(&self, x: &Tensor, rule: &Conv2d, layout: Layout) -> Result<Tensor> {
         let (g, x) = (self.read(), x.read());
-        Tensor::compute(self.device(), self.dtype(), shape, |backend, out| {
+        Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
             backend
                 .conv2d_grad_weight(Conv2dGradWeightArgs { rule: *rule, grad: g.view(), x: x.view(), out }.checked()?)
         })
@@ -316,7 +317,7 @@ impl Tensor {
             let (grad, x, weight) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
             Ok(smallvec![
                 ctx.when(0, || grad.conv2d_input_gradient(&weight, &rule, image_layout(&x, *x.shape())))?,
-                ctx.when(1, || grad.conv2d_weight_gradient(&x, &rule, *weight.shape()))?
+                ctx.when(1, || grad.conv2d_weight_gradient(&x, &rule, image_layout(&weight, *weight.shape())))?
             ])
         })
     }
@@ -328,14 +329,14 @@ impl Tensor {
             let (of_image, grad, weight) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
             Ok(smallvec![
                 ctx.when(0, || of_image.convolved(&weight, &rule, image_layout(&grad, *grad.shape())))?,
-                ctx.when(1, || grad.conv2d_weight_gradient(&of_image, &rule, *weight.shape()))?
+                ctx.when(1, || grad.conv2d_weight_gradient(&of_image, &rule, image_layout(&weight, *weight.shape())))?
             ])
         })
     }
 
-    /// The gradient of the weight, of shape `shape`; `x` is the image, `self` the gradient of the output.
-    fn conv2d_weight_gradient(&self, x: &Tensor, rule: &Conv2d, shape: Shape) -> Result<Tensor> {
-        let (out, rule) = (self.conv2d_to_weight(x, rule, shape)?, *rule);
+    /// The gradient of the weight with memory layout `layout`; `x` is the image, `self` the gradient of the output.
+    fn conv2d_weight_gradient(&self, x: &Tensor, rule: &Conv2d, layout: Layout) -> Result<Tensor> {
+        let (out, rule) = (self.conv2d_to_weight(x, rule, layout)?, *rule);
         record_gradient(out, NODE, &[self, x], &[self, x], move |ctx| {
             let (of_weight, grad, x) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
             Ok(smallvec![

@@ -89,6 +89,44 @@ pub fn optimizer_step(
             }
         }
     }
+    step_checked(rule, lr, scaling, slots)
+}
+
+/// Parameters, states and copies in one order of memory, channels-last, are contiguous to the kernels in that order.
+fn step_checked(
+    rule: &OptimRule,
+    lr: &Tensor,
+    scaling: Option<GradScaling<'_>>,
+    slots: &[OptimTensors<'_>],
+) -> Result<()> {
+    let is_last = |slot: &OptimTensors<'_>| {
+        [slot.param].into_iter().chain(slot.states).chain(slot.low).all(Tensor::is_channels_last)
+    };
+    if !slots.iter().any(is_last) {
+        return step_in_order(rule, lr, scaling, slots);
+    }
+    let order = |t: &Tensor| t.permute([0, 2, 3, 1]);
+    let ordered = |slot: &OptimTensors<'_>| {
+        let states = slot.states.iter().map(order).collect::<Result<Vec<_>>>()?;
+        Ok((order(slot.param)?, order(slot.grad)?, states, slot.low.map(order).transpose()?))
+    };
+    let views = no_grad(|| {
+        let each = slots.iter().map(|slot| is_last(slot).then(|| ordered(slot)).transpose());
+        each.collect::<Result<Vec<_>>>()
+    })?;
+    let slots = slots.iter().zip(&views).map(|(slot, view)| match view {
+        Some((param, grad, states, low)) => OptimTensors { param, grad, states, low: low.as_ref(), ..*slot },
+        None => *slot,
+    });
+    step_in_order(rule, lr, scaling, &slots.collect::<Vec<_>>())
+}
+
+fn step_in_order(
+    rule: &OptimRule,
+    lr: &Tensor,
+    scaling: Option<GradScaling<'_>>,
+    slots: &[OptimTensors<'_>],
+) -> Result<()> {
     // Memory is locked for the whole step, so each storage may be written by one parameter only; others wait for a
     // later call.
     let (mut now, mut later, mut taken) = (Vec::new(), Vec::new(), HashSet::new());
