@@ -230,37 +230,29 @@ impl Descriptor {
         Ok(self)
     }
 
-    /// Returns how many values were written to `to`, which has room for `count`.
+    /// Writes at most `count` values to `to`, which has room for them. Returns how many the library says there are.
     fn fetch(&self, name: u32, kind: c_uint, count: usize, to: *mut c_void) -> Result<usize, Failed> {
         let mut returned = 0;
         // SAFETY: the caller has room for as many values of this type.
         let code = unsafe { (self.library.get_attribute)(self.raw, name, kind, count as i64, &raw mut returned, to) };
         check(self.library, "cudnnBackendGetAttribute", code)?;
-        Ok(usize::try_from(returned).unwrap_or(0).min(count))
+        Ok(usize::try_from(returned).unwrap_or(0))
     }
 
     /// The values of an attribute, at most `room.len()`.
     pub(crate) fn get<'a, T: Value>(&self, name: u32, room: &'a mut [T]) -> Result<&'a [T], Failed> {
-        let count = self.fetch(name, T::TYPE, room.len(), room.as_mut_ptr().cast())?;
+        let count = self.fetch(name, T::TYPE, room.len(), room.as_mut_ptr().cast())?.min(room.len());
         Ok(&room[..count])
-    }
-
-    fn length(&self, name: u32, kind: c_uint) -> Result<usize, Failed> {
-        let mut count = 0;
-        // SAFETY: nothing but the number is written.
-        let code = unsafe { (self.library.get_attribute)(self.raw, name, kind, 0, &raw mut count, ptr::null_mut()) };
-        check(self.library, "cudnnBackendGetAttribute", code)?;
-        Ok(usize::try_from(count).unwrap_or(0))
     }
 
     /// The maximal number of descriptors in an attribute.
     pub(crate) fn count(&self, name: u32) -> Result<usize, Failed> {
-        self.length(name, DESCRIPTOR)
+        self.fetch(name, DESCRIPTOR, 0, ptr::null_mut())
     }
 
     /// A text attribute.
     pub(crate) fn text(&self, name: u32) -> Result<Vec<u8>, Failed> {
-        let mut text = vec![0; self.length(name, u8::TYPE)?];
+        let mut text = vec![0; self.fetch(name, u8::TYPE, 0, ptr::null_mut())?];
         let length = self.get(name, &mut text)?.len();
         text.truncate(length);
         Ok(text)
@@ -279,8 +271,7 @@ impl Descriptor {
             all.push(Descriptor::new(self.library, kind)?);
         }
         let mut raw: Vec<_> = all.iter().map(|desc: &Descriptor| desc.raw).collect();
-        let count = self.fetch(name, DESCRIPTOR, most, raw.as_mut_ptr().cast())?;
-        all.truncate(count);
+        all.truncate(self.fetch(name, DESCRIPTOR, most, raw.as_mut_ptr().cast())?);
         Ok(all)
     }
 }

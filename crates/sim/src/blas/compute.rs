@@ -7,7 +7,7 @@ use super::work::{Product, Scalar};
 
 /// # Safety
 /// The element at `address` can be read.
-unsafe fn load(data: Data, address: u64) -> f64 {
+pub unsafe fn load(data: Data, address: u64) -> f64 {
     // SAFETY: the caller's promise. The library requires alignment, which is checked elsewhere, so unaligned access is
     // used here.
     unsafe {
@@ -22,7 +22,7 @@ unsafe fn load(data: Data, address: u64) -> f64 {
 
 /// # Safety
 /// The element at `address` can be written.
-unsafe fn store(data: Data, address: u64, value: f64) {
+pub unsafe fn store(data: Data, address: u64, value: f64) {
     // SAFETY: as above.
     unsafe {
         match data {

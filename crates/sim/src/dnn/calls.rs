@@ -323,9 +323,7 @@ impl World {
         };
         let run = Convolution {
             rounding: engine.rounding(&problem),
-            x: address(problem.x.uid)?,
-            w: address(problem.w.uid)?,
-            y: address(problem.y.uid)?,
+            at: [address(problem.x.uid)?, address(problem.w.uid)?, address(problem.y.uid)?],
             extra: problem.extra().map(|image| address(image.uid)).collect::<Result<_, _>>()?,
             workspace: pack.number(1003, 0) as u64,
             workspace_bytes: engine.workspace(&problem),

@@ -1,12 +1,10 @@
 //! Computes a convolution as products over blocks of pixels, with sums in `f64` and one rounding to the output's type.
-use half::{bf16, f16};
-
 use super::chain::Step;
 use super::direction::Direction;
 use super::image::Image;
 use super::problem::Problem;
 use super::work::Convolution;
-use crate::blas::compute::rounded;
+use crate::blas::compute::{load, rounded, store};
 use crate::blas::kernel::{TILE, best_tile};
 use crate::blas::problem::{Data, Rounding};
 
@@ -22,48 +20,19 @@ const OUTSIDE: usize = usize::MAX;
 /// The values of a tensor.
 ///
 /// # Safety
-/// `count` elements of this type, aligned, can be read at `address`.
-unsafe fn load(data: Data, address: u64, count: usize) -> Vec<f64> {
+/// `count` elements of this type can be read at `address`.
+unsafe fn values(data: Data, address: u64, count: usize) -> Vec<f64> {
     // SAFETY: the caller's promise.
-    unsafe {
-        let slice = address as *const u8;
-        match data {
-            Data::F32 => read(slice.cast::<f32>(), count, f64::from),
-            Data::F64 => read(slice.cast::<f64>(), count, |value| value),
-            Data::F16 => read(slice.cast::<f16>(), count, f16::to_f64),
-            Data::Bf16 => read(slice.cast::<bf16>(), count, bf16::to_f64),
-        }
+    (0..count).map(|i| unsafe { load(data, address + (i * data.bytes()) as u64) }).collect()
+}
+
+/// # Safety
+/// As many elements of this type can be written at `address`.
+unsafe fn write(data: Data, address: u64, values: &[f64]) {
+    for (i, value) in values.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { store(data, address + (i * data.bytes()) as u64, *value) };
     }
-}
-
-/// # Safety
-/// As [`load`].
-unsafe fn read<T: Copy>(from: *const T, count: usize, convert: impl Fn(T) -> f64) -> Vec<f64> {
-    // SAFETY: the caller's promise.
-    unsafe { std::slice::from_raw_parts(from, count) }.iter().map(|&value| convert(value)).collect()
-}
-
-/// # Safety
-/// As many elements of this type can be written at `address`, which is aligned for them.
-unsafe fn store(data: Data, address: u64, values: &[f64]) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let to = address as *mut u8;
-        match data {
-            Data::F32 => write(to.cast::<f32>(), values, |value| value as f32),
-            Data::F64 => write(to.cast::<f64>(), values, |value| value),
-            Data::F16 => write(to.cast::<f16>(), values, f16::from_f64),
-            Data::Bf16 => write(to.cast::<bf16>(), values, bf16::from_f64),
-        }
-    }
-}
-
-/// # Safety
-/// As [`store`].
-unsafe fn write<T>(to: *mut T, values: &[f64], convert: impl Fn(f64) -> T) {
-    // SAFETY: the caller's promise.
-    let target = unsafe { std::slice::from_raw_parts_mut(to, values.len()) };
-    target.iter_mut().zip(values).for_each(|(to, value)| *to = convert(*value));
 }
 
 /// Computes what `convolution` describes.
@@ -78,20 +47,18 @@ pub unsafe fn run(convolution: &Convolution) {
         unsafe { std::ptr::write_bytes(convolution.workspace as *mut u8, 0xff, convolution.workspace_bytes) };
     }
     let (target, at) = (problem.target(), convolution.target());
-    let factors = |address: u64, image: &Image| {
-        // SAFETY: the operands are among the ranges, and aligned, which was checked.
-        let mut values = unsafe { load(problem.data, address, image.count()) };
+    let factors = |i: usize| {
+        // SAFETY: the operands are among the ranges.
+        let mut values = unsafe { values(problem.data, convolution.at[i], problem.images()[i].count()) };
         if convolution.rounding != Rounding::None {
             values.iter_mut().for_each(|value| *value = rounded(convolution.rounding, *value));
         }
         values
     };
     let mut out = match problem.direction {
-        Direction::Forward => gather(problem, &factors(convolution.x, &problem.x), &factors(convolution.w, &problem.w)),
-        Direction::Data => gather(problem, &factors(convolution.y, &problem.y), &factors(convolution.w, &problem.w)),
-        Direction::Filter => {
-            correlate(problem, &factors(convolution.x, &problem.x), &factors(convolution.y, &problem.y))
-        }
+        Direction::Forward => gather(problem, &factors(0), &factors(1)),
+        Direction::Data => gather(problem, &factors(2), &factors(1)),
+        Direction::Filter => correlate(problem, &factors(0), &factors(2)),
     };
     if let Some(seed) = convolution.wavers {
         waver(&mut out, problem.data, seed);
@@ -100,12 +67,12 @@ pub unsafe fn run(convolution: &Convolution) {
     // SAFETY: what is read and written is among the ranges.
     unsafe {
         if problem.beta != 0.0 {
-            let old = load(problem.data, at, out.len());
+            let old = values(problem.data, at, out.len());
             out.iter_mut().zip(old).for_each(|(value, old)| *value += problem.beta * old);
         }
         let (channel, channels) = (target.steps[1], target.dims[1]);
         let mut extra = convolution.extra.iter();
-        let mut other = |image: &Image| load(image.data, *extra.next().unwrap_or(&0), image.count());
+        let mut other = |image: &Image| values(image.data, *extra.next().unwrap_or(&0), image.count());
         for step in &problem.steps {
             match step {
                 Step::Add(image) => {
@@ -126,9 +93,9 @@ pub unsafe fn run(convolution: &Convolution) {
             // The documentation does not say that sums are overwritten, so programs may not rely on it.
             let mut sums = other(image);
             out.iter().enumerate().for_each(|(i, value)| sums[i / channel % channels] += value);
-            store(image.data, *convolution.extra.last().unwrap_or(&0), &sums);
+            write(image.data, *convolution.extra.last().unwrap_or(&0), &sums);
         }
-        store(problem.data, at, &out);
+        write(problem.data, at, &out);
     }
 }
 
@@ -158,29 +125,21 @@ fn pixel(image: &Image, number: usize) -> [usize; 3] {
     [number / (h * w), number / w % h, number % w]
 }
 
-/// The offset of the input pixel that a tap of an output pixel reads.
-fn source(problem: &Problem, [n, row, col]: [usize; 3], tap: [usize; 2]) -> usize {
+/// The offset of the input pixel that a tap of an output pixel reads, or of the output pixel that reads an input pixel by it.
+fn partner(problem: &Problem, forward: bool, [n, row, col]: [usize; 3], tap: [usize; 2]) -> usize {
+    let to = if forward { &problem.x } else { &problem.y };
     let along = |axis: usize, at: usize| {
-        let place = (at * problem.stride[axis] + tap[axis] * problem.dilation[axis]).checked_sub(problem.padding[axis]);
-        place.filter(|&place| place < problem.x.dims[2 + axis])
+        let (stride, padding) = (problem.stride[axis], problem.padding[axis]);
+        let reach = tap[axis] * problem.dilation[axis];
+        let place = if forward {
+            (at * stride + reach).checked_sub(padding)
+        } else {
+            (at + padding).checked_sub(reach).filter(|place| place % stride == 0).map(|place| place / stride)
+        };
+        place.filter(|&place| place < to.dims[2 + axis])
     };
-    let steps = problem.x.steps;
     match (along(0, row), along(1, col)) {
-        (Some(row), Some(col)) => n * steps[0] + row * steps[2] + col * steps[3],
-        _ => OUTSIDE,
-    }
-}
-
-/// The offset of the output pixel that reads an input pixel by this tap.
-fn taker(problem: &Problem, [n, row, col]: [usize; 3], tap: [usize; 2]) -> usize {
-    let along = |axis: usize, at: usize| {
-        let place = (at + problem.padding[axis]).checked_sub(tap[axis] * problem.dilation[axis])?;
-        let (place, rest) = (place / problem.stride[axis], place % problem.stride[axis]);
-        (rest == 0 && place < problem.y.dims[2 + axis]).then_some(place)
-    };
-    let steps = problem.y.steps;
-    match (along(0, row), along(1, col)) {
-        (Some(row), Some(col)) => n * steps[0] + row * steps[2] + col * steps[3],
+        (Some(row), Some(col)) => n * to.steps[0] + row * to.steps[2] + col * to.steps[3],
         _ => OUTSIDE,
     }
 }
@@ -214,8 +173,7 @@ fn gather(problem: &Problem, from: &[f64], w: &[f64]) -> Vec<f64> {
             let places: [[usize; 3]; PIXELS] = std::array::from_fn(|lane| pixel(target, first + lane.min(lanes - 1)));
             for (number, rows) in panel.chunks_exact_mut(inner * PIXELS).enumerate() {
                 let (place, _) = tap(problem, number);
-                let find = if forward { source } else { taker };
-                let at: [usize; PIXELS] = std::array::from_fn(|lane| find(problem, places[lane], place));
+                let at: [usize; PIXELS] = std::array::from_fn(|lane| partner(problem, forward, places[lane], place));
                 for (c, row) in rows.chunks_exact_mut(PIXELS).enumerate() {
                     let channel = (group * inner + c) * origin.steps[1];
                     for (to, at) in row.iter_mut().zip(at) {
@@ -254,7 +212,7 @@ fn correlate(problem: &Problem, x: &[f64], y: &[f64]) -> Vec<f64> {
             let places: Vec<[usize; 3]> = (first..first + count).map(|at| pixel(&problem.y, at)).collect();
             for number in 0..kh * kw {
                 let (place, _) = tap(problem, number);
-                let at: Vec<usize> = places.iter().map(|&pixel| source(problem, pixel, place)).collect();
+                let at: Vec<usize> = places.iter().map(|&pixel| partner(problem, true, pixel, place)).collect();
                 for c in 0..inner {
                     let (column, channel) = (number * inner + c, (group * inner + c) * problem.x.steps[1]);
                     let slice = &mut left[column / PIXELS * PIXELS * BLOCK + column % PIXELS..];

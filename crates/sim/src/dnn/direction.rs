@@ -9,6 +9,17 @@ pub enum Direction {
     Filter,
 }
 
+impl Direction {
+    /// Which of x, w and y it writes.
+    pub fn result(self) -> usize {
+        match self {
+            Direction::Data => 0,
+            Direction::Filter => 1,
+            Direction::Forward => 2,
+        }
+    }
+}
+
 /// The attributes of x, w, y, the rule, alpha and beta of an operation, if it is a convolution.
 pub fn convolution_attributes(kind: Kind) -> Option<(Direction, [u32; 6])> {
     Some(match kind {

@@ -49,39 +49,31 @@ impl Engine {
         use Method::*;
         let half = matches!(problem.data, Data::F16 | Data::Bf16);
         let cores = half || problem.data == Data::F32 && arch >= 80;
-        let atomic = |numerical: &[i64]| {
-            let reduced = half.then_some(REDUCED_PRECISION_REDUCTION);
-            reduced.into_iter().chain(numerical.iter().copied()).chain([NONDETERMINISTIC]).collect()
-        };
+        let atomic = half.then_some(REDUCED_PRECISION_REDUCTION).into_iter().chain([NONDETERMINISTIC]).collect();
         let backward = problem.direction != Direction::Forward;
         let mut rows: Vec<(u32, Method, Vec<i64>, Vec<i64>)> = Vec::new();
         if problem.is_compiled() {
-            return [(11, ImplicitPrecompGemm), (6, ImplicitGemm)]
-                .map(|(index, method)| Engine {
-                    index,
-                    method,
-                    numerical: vec![TENSOR_CORE],
-                    behavior: vec![RUNTIME_COMPILATION],
-                })
-                .to_vec();
+            rows.push((11, ImplicitPrecompGemm, vec![TENSOR_CORE], vec![RUNTIME_COMPILATION]));
+            rows.push((6, ImplicitGemm, vec![TENSOR_CORE], vec![RUNTIME_COMPILATION]));
+        } else {
+            if cores {
+                rows.push((8, ImplicitPrecompGemm, vec![TENSOR_CORE], vec![]));
+            }
+            if backward {
+                rows.push((2, ImplicitGemm, atomic, vec![]));
+            }
+            rows.push((1, ImplicitPrecompGemm, vec![], vec![]));
+            if problem.steps.is_empty() {
+                rows.push((7, WinogradNonfused, vec![WINOGRAD], vec![]));
+                rows.push((3, Gemm, vec![], vec![]));
+                rows.push((4, Fft, vec![FFT], vec![]));
+            }
+            if problem.data == Data::F32 {
+                rows.push((9, ImplicitGemm, vec![TENSOR_CORE, DOWN_CONVERT_INPUTS], vec![]));
+            }
+            rows.push((0, ImplicitGemm, vec![], vec![]));
+            rows.push((10, ImplicitGemm, vec![], vec![RUNTIME_COMPILATION]));
         }
-        if cores {
-            rows.push((8, ImplicitPrecompGemm, vec![TENSOR_CORE], vec![]));
-        }
-        if backward {
-            rows.push((2, ImplicitGemm, atomic(&[]), vec![]));
-        }
-        rows.push((1, ImplicitPrecompGemm, vec![], vec![]));
-        if problem.steps.is_empty() {
-            rows.push((7, WinogradNonfused, vec![WINOGRAD], vec![]));
-            rows.push((3, Gemm, vec![], vec![]));
-            rows.push((4, Fft, vec![FFT], vec![]));
-        }
-        if problem.data == Data::F32 {
-            rows.push((9, ImplicitGemm, vec![TENSOR_CORE, DOWN_CONVERT_INPUTS], vec![]));
-        }
-        rows.push((0, ImplicitGemm, vec![], vec![]));
-        rows.push((10, ImplicitGemm, vec![], vec![RUNTIME_COMPILATION]));
         let engines =
             rows.into_iter().map(|(index, method, numerical, behavior)| Engine { index, method, numerical, behavior });
         engines.filter(|engine| engine.method.supports(problem)).collect()

@@ -44,11 +44,7 @@ impl Problem {
         if !after.is_empty() && beta != 0.0 {
             return Err(unsupported("operations after a convolution that is added to what is there"));
         }
-        let result = match direction {
-            Direction::Forward => 2,
-            Direction::Data => 0,
-            Direction::Filter => 1,
-        };
+        let result = direction.result();
         let mut chain = Chain { compute, value: ends[result], steps: Vec::new(), sums: None };
         after.iter().try_for_each(|operation| chain.add(operation))?;
         ends[result] = chain.value;
@@ -95,18 +91,18 @@ impl Problem {
         Ok(problem)
     }
 
+    pub fn images(&self) -> [&Image; 3] {
+        [&self.x, &self.w, &self.y]
+    }
+
     /// The tensor that is written.
     pub fn target(&self) -> &Image {
-        match self.direction {
-            Direction::Forward => &self.y,
-            Direction::Data => &self.x,
-            Direction::Filter => &self.w,
-        }
+        self.images()[self.direction.result()]
     }
 
     /// Whether a filter or an image is unambiguously in NHWC.
     pub fn channels_last(&self) -> bool {
-        [self.x, self.w, self.y].iter().any(|image| !image.first)
+        self.images().iter().any(|image| !image.first)
     }
 
     /// Number of factors in each sum.

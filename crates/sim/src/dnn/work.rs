@@ -1,5 +1,4 @@
 //! A convolution queued in a stream: its addresses, the ranges that it reads and writes, and the rules for overlap.
-use super::direction::Direction;
 use super::image::Image;
 use super::problem::Problem;
 use super::status::{DnnStatus, Refusal, bad};
@@ -11,9 +10,8 @@ use crate::engine::Range;
 pub struct Convolution {
     pub problem: Problem,
     pub rounding: Rounding,
-    pub x: u64,
-    pub w: u64,
-    pub y: u64,
+    /// The addresses of x, w and y.
+    pub at: [u64; 3],
     /// The operands of fused operations, in the order of [`Problem::extra`].
     pub extra: Vec<u64>,
     pub workspace: u64,
@@ -32,34 +30,28 @@ fn range(begin: u64, bytes: usize) -> Option<Range> {
 type Operand = (u64, usize);
 
 impl Convolution {
+    /// All tensors with their addresses: x, w, y, and the operands of fused operations.
+    fn tensors(&self) -> impl Iterator<Item = (u64, &Image)> {
+        let extra = self.extra.iter().copied().zip(self.problem.extra());
+        self.at.into_iter().zip(self.problem.images()).chain(extra)
+    }
+
     /// Addresses and sizes of the operands that are read, and of those that are written, the result first.
     fn operands(&self) -> (Vec<Operand>, Vec<Operand>) {
-        let problem = &self.problem;
-        let placed = |(at, image): (u64, &Image)| (at, image.bytes());
-        let [x, w, y] = [(self.x, &problem.x), (self.w, &problem.w), (self.y, &problem.y)].map(placed);
-        let ([a, b], target) = match problem.direction {
-            Direction::Forward => ([x, w], y),
-            Direction::Data => ([w, y], x),
-            Direction::Filter => ([x, y], w),
-        };
-        let mut extra: Vec<_> = self.extra.iter().copied().zip(problem.extra()).map(placed).collect();
-        let sums = problem.sums.and_then(|_| extra.pop());
-        extra.extend([a, b]);
-        (extra, [target].into_iter().chain(sums).collect())
+        let mut reads: Vec<Operand> = self.tensors().map(|(at, image)| (at, image.bytes())).collect();
+        let sums = self.problem.sums.and_then(|_| reads.pop());
+        let target = reads.remove(self.problem.direction.result());
+        (reads, [target].into_iter().chain(sums).collect())
     }
 
     /// The address of the output.
     pub fn target(&self) -> u64 {
-        [self.y, self.x, self.w][self.problem.direction as usize]
+        self.at[self.problem.direction.result()]
     }
 
     /// The library's rules for addresses.
     pub fn check(&self) -> Result<(), Refusal> {
-        let problem = &self.problem;
-        let extra = self.extra.iter().copied().zip(problem.extra());
-        for (address, image) in
-            [(self.x, &problem.x), (self.w, &problem.w), (self.y, &problem.y)].into_iter().chain(extra)
-        {
+        for (address, image) in self.tensors() {
             if address == 0 {
                 return Err(Refusal(DnnStatus::NULL_POINTER, "an operand is at a null pointer"));
             }
