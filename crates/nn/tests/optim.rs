@@ -7,7 +7,8 @@ use kiln_nn::optim::{
     AdadeltaOptions, Adagrad, AdagradOptions, Adam, AdamOptions, AdamW, AdamWOptions, Optim, Optimizer, RMSprop,
     RMSpropOptions, SGD, SGDOptions, UpdateRule, clip_grad_norm_, clip_grad_value_,
 };
-use kiln_tensor::{Device, Result, Tensor, no_grad};
+use kiln_nn::{Conv2d, Module, ModuleTree};
+use kiln_tensor::{Device, Result, StateDict, Tensor, manual_seed, no_grad};
 use serde_json::Value;
 
 /// Both ways: by the fused primitive, where there is one, and by tensor operations.
@@ -364,4 +365,36 @@ fn options_can_change_between_steps() {
     sgd.param_groups_mut()[0].options.momentum = 0.0;
     assert!(sgd.step().unwrap_err().to_string().contains("nesterov"));
     assert!(sgd.set_lr(-0.1).is_err() && sgd.lr() == 0.1);
+}
+
+/// Filters in channels-last memory, with gradients and states in that order, change as row-major ones do; so they do when the
+/// state is that of row-major ones.
+#[test]
+fn channels_last_filters_change_as_row_major_ones() -> Result<()> {
+    let x = Tensor::randn([2, 3, 6, 5], Device::Cpu)?;
+    let train = |last: bool, saved: Option<&StateDict>| -> Result<(Vec<f32>, StateDict)> {
+        manual_seed(2);
+        let conv = Conv2d::new(3, 4, 3)?;
+        let conv = if last { conv.channels_last()? } else { conv };
+        assert_eq!(conv.weight.is_channels_last(), last);
+        let mut adam = Adam::new(conv.named_parameters(), 0.01)?;
+        saved.map_or(Ok(()), |state| adam.load_state_dict(state))?;
+        for _ in 0..3 {
+            adam.zero_grad();
+            conv.forward(&x)?.square()?.sum(())?.backward()?;
+            assert_eq!(conv.weight.grad().unwrap().is_channels_last(), last);
+            adam.step()?;
+        }
+        assert_eq!(conv.weight.is_channels_last(), last);
+        Ok((conv.weight.contiguous()?.to_vec()?, adam.state_dict()?))
+    };
+    let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+    let (rows, saved) = train(false, None)?;
+    let (last, _) = train(true, None)?;
+    assert!(near(&rows, &last), "{rows:?} {last:?}");
+    let (rows, _) = train(false, Some(&saved))?;
+    let (last, of_last) = train(true, Some(&saved))?;
+    assert!(near(&rows, &last), "{rows:?} {last:?}");
+    assert!(of_last.values().filter(|state| state.rank() == 4).all(Tensor::is_channels_last));
+    Ok(())
 }
