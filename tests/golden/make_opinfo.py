@@ -23,7 +23,7 @@ from golden import *
 warnings.filterwarnings("ignore")
 
 # The operations, by OpInfo's names, with the names of their positional arguments after the input. A row of Kiln's
-# table (crates/tensor/tests/golden_ops) has the name without `nn.functional.`, `linalg.` and underscores around.
+# table (crates/tensor/tests/golden_ops) has the name without `nn.functional.`, `linalg.`, `special.` and underscores around.
 OPS = {
     line.split(":")[0].strip(): line.partition(":")[2].split()
     for line in """
@@ -211,6 +211,110 @@ __rpow__: base
 __rsub__: other
 __rxor__: other
 linalg.vector_norm: ord dim keepdim
+addbmm: batch1 batch2
+addcdiv: tensor1 tensor2
+addcmul: tensor1 tensor2
+addmm: mat1 mat2
+addmv: mat vec
+addr: vec1 vec2
+aminmax
+argwhere
+atleast_1d
+atleast_2d
+atleast_3d
+baddbmm: batch1 batch2
+bincount: weights minlength
+block_diag
+broadcast_tensors
+bucketize: boundaries
+cartesian_prod
+cdist: other p compute_mode
+column_stack
+combinations: r with_replacement
+copysign: other
+corrcoef
+count_nonzero: dim
+cov
+cumprod: dim
+cumulative_trapezoid: x
+deg2rad
+diag_embed: offset dim1 dim2
+diagflat: offset
+diagonal_scatter: src offset dim1 dim2
+diff: n dim prepend append
+dist: other p
+dsplit: indices_or_sections
+dstack
+float_power: exponent
+fliplr
+flipud
+fmax: other
+fmin: other
+frac
+heaviside: values
+histc: bins min max
+hsplit: indices_or_sections
+hstack
+hypot: other
+index_copy: dim index source
+index_fill: dim index value
+inner: other
+isin: test_elements
+isneginf
+isposinf
+kron: other
+ldexp: other
+linalg.cross: other
+linalg.matrix_power: n
+linalg.vecdot: other
+logaddexp: other
+logaddexp2: other
+logcumsumexp: dim
+logit: eps
+masked_scatter: mask source
+msort
+nan_to_num: nan posinf neginf
+nanmean: dim keepdim
+nanmedian: dim keepdim
+nanquantile: q dim keepdim
+nansum: dim keepdim
+new_full: size fill_value
+new_ones: size
+new_zeros: size
+nn.functional.channel_shuffle: groups
+nn.functional.pixel_shuffle: upscale_factor
+nn.functional.pixel_unshuffle: downscale_factor
+positive
+put: index source accumulate
+quantile: q dim keepdim
+rad2deg
+ravel
+rot90: k dims
+scatter_reduce: dim index src reduce
+select_scatter: src dim index
+sgn
+signbit
+sinc
+slice_scatter: src dim start end step
+special.entr
+special.xlog1py: other
+std_mean: dim
+take: index
+tensor_split: indices_or_sections dim
+tensordot: other dims
+tile: dims
+trapezoid: x
+tril_indices: col offset
+triu_indices: col offset
+unfold: dimension size step
+unique
+unique_consecutive
+unsafe_chunk: chunks dim
+var_mean: dim
+vdot: other
+vsplit: indices_or_sections
+vstack
+xlogy: other
 nn.functional.adaptive_avg_pool1d: output_size
 nn.functional.adaptive_avg_pool2d: output_size
 nn.functional.adaptive_avg_pool3d: output_size
@@ -289,7 +393,7 @@ class NotHeld(Exception):
 
 
 def row_name(name):
-    return name.removeprefix("nn.functional.").removeprefix("linalg.").strip("_") if name != "zero_" else "zero_"
+    return name.removeprefix("nn.functional.").removeprefix("linalg.").removeprefix("special.").strip("_") if name != "zero_" else "zero_"
 
 
 def written(value, inputs):

@@ -129,7 +129,13 @@ macro_rules! structured_operations {
                 cat "CatBackward0" stack "StackBackward0" flip "FlipBackward0" roll "RollBackward0"
                 pad "ConstantPadNdBackward0" repeat "RepeatBackward0" repeat_interleave + tril "TrilBackward0" triu "TriuBackward0"
                 diag "DiagonalBackward0_copy"
+                atleast_1d + atleast_2d + atleast_3d + hstack + vstack + dstack + column_stack + ravel + tile +
+                broadcast_tensors + block_diag + cartesian_prod + combinations + tensor_split + hsplit + vsplit + dsplit +
+                rot90 + fliplr + flipud + unfold + diag_embed + diagflat +
                 // Indexing.
+                index_fill + index_copy + masked_scatter + scatter_reduce + take + put + diagonal_scatter +
+                select_scatter + slice_scatter + unique - unique_dim - unique_consecutive -
+                unique_consecutive_dim - isin - bucketize - msort +
                 index_select "IndexSelectBackward0" gather "GatherBackward0" take_along_dim "GatherBackward0"
                 scatter "ScatterBackward0" scatter_add "ScatterAddBackward0" index_add "IndexAddBackward0"
                 index_add_alpha "IndexAddBackward0" index_put "ScatterBackward0"
@@ -144,7 +150,10 @@ macro_rules! structured_operations {
                 // Sums.
                 sum "SumBackward1" sum_keepdim "SumBackward1" prod "ProdBackward1" prod_keepdim "ProdBackward1"
                 cumsum "CumsumBackward0" cummax "CummaxBackward0" cummin "CumminBackward0" trace "TraceBackward0"
+                count_nonzero - nan_to_num + nansum + nansum_keepdim + aminmax + nanmedian + nanmedian_all + bincount -
+                cov + corrcoef + cumprod + diff + trapezoid + cumulative_trapezoid +
                 // Predicates.
+                signbit - heaviside - isposinf - isneginf -
                 any - any_keepdim - all - all_keepdim - logical_and - logical_or - logical_xor - logical_not -
                 isnan - isinf - isfinite - isclose - isclose_equal_nan - allclose - allclose_equal_nan - equal -
                 // In-place operations. (The gradient is that of the values written.)
@@ -160,12 +169,17 @@ macro_rules! structured_operations {
                 hardtanh "HardtanhBackward0" threshold "ThresholdBackward0"
                 matmul "MmBackward0" mm "MmBackward0" bmm "BmmBackward0" mv "MvBackward0" dot "DotBackward0"
                 outer "MulBackward0" einsum +
+                addmm + addmv + baddbmm + addbmm + addr + addcmul + addcdiv + inner + tensordot + kron + cross +
+                logaddexp + logaddexp2 + xlogy + xlog1py + entr + hypot + copysign + ldexp + sinc + logit + frac +
+                deg2rad + rad2deg + fmax + fmin + float_power +
             }
             Floats {
                 div_ "DivBackward0" uniform_ "UniformBackward0" normal_ "NormalBackward0"
                 mean "MeanBackward1" mean_keepdim "MeanBackward1" var "VarBackward0" var_keepdim "VarBackward0"
                 std "StdBackward0" std_keepdim "StdBackward0"
-                logsumexp "LogsumexpBackward0" logsumexp_keepdim "LogsumexpBackward0"
+                std_mean + std_mean_keepdim + var_mean + var_mean_keepdim + nanmean + nanmean_keepdim + quantile +
+                nanquantile + histc - logcumsumexp + vecdot + matrix_power + dist + cdist + pixel_shuffle +
+                pixel_unshuffle + channel_shuffle + logsumexp "LogsumexpBackward0" logsumexp_keepdim "LogsumexpBackward0"
                 norm "LinalgVectorNormBackward0" norm_keepdim "LinalgVectorNormBackward0"
                 softmax "SoftmaxBackward0" log_softmax "LogSoftmaxBackward0"
                 softplus_beta "SoftplusBackward0" round_decimals "RoundBackward1"

@@ -44,6 +44,30 @@ impl Tensor {
         TensorOptions::new().dtype(self.dtype()).device(self.device())
     }
 
+    /// Zeros of this shape, with this tensor's dtype and device.
+    ///
+    /// # Errors
+    /// If the shape is too large, or memory runs out.
+    pub fn new_zeros(&self, shape: impl Extents) -> Result<Tensor> {
+        Self::filled(shape.to_shape("new_zeros")?, Scalar::Int(0), self.options())
+    }
+
+    /// Ones of this shape, with this tensor's dtype and device.
+    ///
+    /// # Errors
+    /// If the shape is too large, or memory runs out.
+    pub fn new_ones(&self, shape: impl Extents) -> Result<Tensor> {
+        Self::filled(shape.to_shape("new_ones")?, Scalar::Int(1), self.options())
+    }
+
+    /// A tensor of this shape filled with one value, with this tensor's dtype and device.
+    ///
+    /// # Errors
+    /// If the shape is too large, or memory runs out.
+    pub fn new_full(&self, shape: impl Extents, value: impl Into<Scalar>) -> Result<Tensor> {
+        Self::filled(shape.to_shape("new_full")?, value.into(), self.options())
+    }
+
     fn filled(shape: Shape, value: Scalar, options: TensorOptions) -> Result<Tensor> {
         let TensorOptions { device, requires_grad, .. } = options;
         Tensor::compute(device, options.dtype_or(DType::F32), shape, |backend, out| backend.fill(value, out))?

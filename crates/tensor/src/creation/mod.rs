@@ -5,6 +5,7 @@ mod fill;
 mod host;
 mod options;
 mod random;
+mod triangles;
 
 pub use extents::{ExtentList, Extents};
 pub use host::Nested;

@@ -7,6 +7,9 @@ mod rows;
 #[macro_use]
 #[path = "../common/rows_spatial.rs"]
 mod rows_spatial;
+#[macro_use]
+#[path = "../common/rows_composed.rs"]
+mod rows_composed;
 
 mod choices;
 #[macro_use]

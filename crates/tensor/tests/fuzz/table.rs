@@ -77,7 +77,8 @@ fn weight(r: &mut Choices, x: &Tensor, dims: &[usize]) -> Option<Tensor> {
 }
 
 pub const CALLS: &[(&str, Call)] = &{
-    const PARTS: [&[(&str, Call)]; 8] = [UNARY, BINARY, REDUCTIONS, SINGLE, SEVERAL, IN_PLACE, SCANS, SPATIAL];
+    const PARTS: [&[(&str, Call)]; 11] =
+        [UNARY, BINARY, REDUCTIONS, SINGLE, SEVERAL, IN_PLACE, SCANS, SPATIAL, COMPOSED, STATISTICS, ELEMENTWISE];
     const COUNT: usize = {
         let (mut count, mut part) = (0, 0);
         while part < PARTS.len() {
@@ -110,6 +111,9 @@ macro_rules! random_rows {
 }
 const SCANS: &[(&str, Call)] = op_rows!(random_rows);
 const SPATIAL: &[(&str, Call)] = spatial_rows!(random_rows);
+const COMPOSED: &[(&str, Call)] = composed_rows!(random_rows);
+const STATISTICS: &[(&str, Call)] = composed_statistics_rows!(random_rows);
+const ELEMENTWISE: &[(&str, Call)] = composed_elementwise_rows!(random_rows);
 
 macro_rules! unary_rows {
     ($names:tt $(UNARY($variant:ident, $op:ident, $($row:tt)*))*) => {
@@ -299,6 +303,15 @@ fn spatial(dims: usize, x: &Tensor, r: &mut Choices) -> Tensor {
     let extents: Vec<usize> = (0..dims + 2).map(|dim| r.below(3) + usize::from(dim > 0)).collect();
     let first = r.below(2);
     r.tensor_of(x.dtype(), &extents[first..])
+}
+
+fn one_of(value: Result<Tensor>) -> Result<Vec<Tensor>> {
+    Ok(vec![value?])
+}
+
+/// The tensor, or two 2×2 matrices of its dtype.
+fn cube(x: &Tensor, r: &mut Choices) -> Tensor {
+    if r.below(4) == 0 { x.clone() } else { r.tensor_of(x.dtype(), &[2, 2, 2]) }
 }
 
 fn pair_of(values: (Tensor, Tensor)) -> Result<Vec<Tensor>> {

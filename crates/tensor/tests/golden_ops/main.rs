@@ -16,6 +16,9 @@ mod rows;
 #[macro_use]
 #[path = "../common/rows_spatial.rs"]
 mod rows_spatial;
+#[macro_use]
+#[path = "../common/rows_composed.rs"]
+mod rows_composed;
 #[path = "../../../../tests/support/outcome.rs"]
 mod outcome;
 
@@ -61,7 +64,8 @@ use unlike::{ABSENT, UNLIKE, UNLIKE_SAMPLES};
 fn tables() -> Vec<Row> {
     [elementwise::ROWS, images::ROWS, indexing::ROWS, losses::ROWS, reducing::ROWS, shaping::ROWS]
         .into_iter()
-        .chain([structured::scans::ROWS, structured::spatial::ROWS])
+        .chain([structured::scans::ROWS, structured::spatial::ROWS, structured::composed::ROWS])
+        .chain([structured::statistics::ROWS, structured::elementwise::ROWS])
         .flatten()
         .map(|row| Row { op: row.op, call: row.call })
         .collect()

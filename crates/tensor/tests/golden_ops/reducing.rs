@@ -63,7 +63,7 @@ impl Powered<'_> {
 }
 
 /// `correction`, or `unbiased`, which may stand where `dim` does.
-fn correction(a: &Args) -> Correction {
+pub fn correction(a: &Args) -> Correction {
     let unbiased = a.get("unbiased").or(a.get("dim")).and_then(Value::as_bool);
     match (a.float("correction"), unbiased) {
         (Some(correction), _) => correction.into(),

@@ -20,6 +20,16 @@ fn options_like(x: &Tensor, a: &Args) -> TensorOptions {
     x.options().dtype(a.dtype("dtype").unwrap_or(x.dtype()))
 }
 
+/// A tensor without elements of the dtype of a constructor that makes a tensor for another.
+fn like(x: &Tensor, a: &Args) -> Tensor {
+    Tensor::zeros([0], options_like(x, a)).unwrap()
+}
+
+/// The dtype of a constructor of integers.
+fn integers(a: &Args) -> TensorOptions {
+    TensorOptions::new().dtype(a.dtype("dtype").unwrap_or(DType::I64))
+}
+
 /// The shape to make: `input` in OpInfo's samples.
 fn size(a: &Args) -> Vec<i64> {
     if a.get("size").is_some() { a.sizes("size") } else { a.sizes("input") }
@@ -92,6 +102,22 @@ table! {
         let end = a.operand("end", x).unwrap();
         Tensor::linspace(start, end, a.size("steps").unwrap(), options(a))?
     };
+    new_zeros => |x, a| like(&x[0], a).new_zeros(a.sizes("size"))?;
+    new_ones => |x, a| like(&x[0], a).new_ones(a.sizes("size"))?;
+    new_full => |x, a| like(&x[0], a).new_full(a.sizes("size"), a.scalar("fill_value").unwrap())?;
+    tril_indices => |_x, a| {
+        let (rows, columns) = (a.size("input").unwrap(), a.size("col").unwrap());
+        Tensor::tril_indices(rows, columns, a.int("offset").unwrap_or(0), integers(a))?
+    };
+    triu_indices => |_x, a| {
+        let (rows, columns) = (a.size("input").unwrap(), a.size("col").unwrap());
+        Tensor::triu_indices(rows, columns, a.int("offset").unwrap_or(0), integers(a))?
+    };
+    vdot => |x, _a| x[0].dot(&x[1])?;
+    argwhere => |x, _a| x[0].nonzero()?;
+    positive => |x, _a| x[0].clone();
+    sgn => |x, _a| x[0].sign()?;
+    unsafe_chunk => |x, a| x[0].chunk(a.size("chunks").unwrap(), a.int("dim").unwrap_or(0))?;
     full => |_x, a| {
         let value = a.scalar("fill_value").unwrap();
         let full = Tensor::full(size(a), value, a.dtype("dtype").map_or(options(a), |dtype| options(a).dtype(dtype)))?;

@@ -12,6 +12,9 @@ mod rows;
 #[macro_use]
 #[path = "../common/rows_spatial.rs"]
 mod rows_spatial;
+#[macro_use]
+#[path = "../common/rows_composed.rs"]
+mod rows_composed;
 
 mod check;
 mod elementwise;
@@ -35,7 +38,8 @@ fn tables() -> impl Iterator<Item = &'static Check> {
     [elementwise::UNARY, elementwise::BINARY, elementwise::OTHERS, structured::VIEWS, structured::INDEXING]
         .into_iter()
         .chain([structured::REDUCING, structured::PRODUCTS, structured::IMAGE_OPS, structured::IN_PLACE])
-        .chain([structured::SCANS, structured::SPATIAL])
+        .chain([structured::SCANS, structured::SPATIAL, structured::COMPOSED, structured::STATISTICS])
+        .chain([structured::COMPOSED_ELEMENTWISE])
         .flatten()
 }
 

@@ -6,7 +6,7 @@ use kiln_tensor::{
 };
 
 use super::{
-    check::{ANY, Check},
+    check::{ANY, Check, PAIRS},
     inputs::Values::*,
 };
 
@@ -63,6 +63,23 @@ shapes! {
     NORMALIZED_INSTANCES = [[2, 3, 2, 2], [3], [3]] [[2, 2, 3], [2], [2]];
     NORMALIZED_BY_SQUARES = [[2, 3], [3]] [[2, 2, 3], [2, 3]] [[0, 3], [3]];
     PAIRS_OF_VECTORS = [[2, 3], [2, 3]] [[1, 3], [2, 3]] [[0, 3], [0, 3]];
+    MATRIX_AND_PRODUCT = [[2, 4], [2, 3], [3, 4]] [[4], [2, 3], [3, 4]] [[], [0, 3], [3, 2]];
+    VECTOR_AND_PRODUCT = [[2], [2, 3], [3]] [[1], [2, 3], [3]];
+    BATCH_AND_PRODUCT = [[2, 2, 2], [2, 2, 3], [2, 3, 2]] [[2], [0, 2, 3], [0, 3, 2]];
+    MATRIX_AND_BATCHES = [[2, 2], [2, 2, 3], [2, 3, 2]] [[], [3, 2, 1], [3, 1, 2]];
+    MATRIX_AND_VECTORS = [[2, 3], [2], [3]] [[3], [2], [3]];
+    THREE = [[2, 3], [2, 3], [2, 3]] [[3], [2, 1], []];
+    INNER = [[3], [3]] [[2, 3], [3]] [[2, 3], [1, 3]] [[], [2, 3]];
+    INNER_CUBES = [[2, 4, 3], [3, 2, 2]];
+    SQUARES = [[2, 2]] [[2, 2, 2]];
+    PAIRS_OF_LISTS = [[2, 3], [4, 3]] [[2, 2, 3], [1, 2, 3]];
+    QUANTILES = [[2, 5], [2]];
+    TWO_ROWS = [[2, 5]];
+    PIXELS = [[1, 4, 2, 2]] [[4, 2, 4]];
+    ROWS_AND_PLACES = [[4, 3], [4]];
+    BASE_AND_ROWS_2 = [[4, 3], [2, 3]];
+    BASE_AND_DIAGONAL = [[3, 4], [3]];
+    BASE_AND_COLUMN = [[3, 4], [3]];
     BILINEAR = [[2, 2, 3], [2, 2, 2], [2, 3, 2], [2]] [[3], [2], [1, 3, 2]] [[0, 3], [0, 2], [2, 3, 2], [2]];
     IMAGES = [[2, 2, 5, 4]] [[1, 5, 4]] [[0, 2, 5, 4]];
     NORMALIZED = [[2, 3, 2, 2], [3], [3]] [[4, 2], [2], [2]] [[2, 2, 3], [2], [2]];
@@ -88,6 +105,10 @@ fn mask(flags: &[bool], shape: impl kiln_tensor::Extents) -> Tensor {
 fn joined(parts: Vec<Tensor>) -> Result<Tensor> {
     let flat = |(i, part): (usize, &Tensor)| part.flatten_all()?.mul(i as f64 + 1.0);
     Tensor::cat(&parts.iter().enumerate().map(flat).collect::<Result<Vec<_>>>()?, 0)
+}
+
+fn joined_pair((first, second): (Tensor, Tensor)) -> Result<Tensor> {
+    joined(vec![first, second])
 }
 
 pub const VIEWS: &[Check] = checks! {
@@ -307,6 +328,9 @@ macro_rules! gradient_rows {
 }
 pub const SCANS: &[Check] = op_rows!(gradient_rows);
 pub const SPATIAL: &[Check] = spatial_rows!(gradient_rows);
+pub const COMPOSED: &[Check] = composed_rows!(gradient_rows);
+pub const STATISTICS: &[Check] = composed_statistics_rows!(gradient_rows);
+pub const COMPOSED_ELEMENTWISE: &[Check] = composed_elementwise_rows!(gradient_rows);
 
 pub const PRODUCTS: &[Check] = checks! {
     trace SQUARE Any |x| x[0].trace();

@@ -59,7 +59,7 @@ impl Tensor {
     /// Those of [`i`](Tensor::i); or if the value does not fit, or the tensor is a leaf that requires gradients while
     /// recording is on.
     pub fn i_assign(&self, index: impl Indexer, value: impl Into<Rhs>) -> Result<()> {
-        self.put("i_assign", &index.items(), value.into(), false)
+        self.write_at("i_assign", &index.items(), value.into(), false)
     }
 
     /// A copy with the part that an index selects (see [`i`](Tensor::i)) set to a number, or to the values of a tensor
@@ -77,7 +77,7 @@ impl Tensor {
 
     fn index_put_as_it_is(&self, items: &[At], value: Rhs, accumulate: bool) -> Result<Tensor> {
         let out = self.copy()?;
-        out.put("index_put", items, value.clone(), accumulate)?;
+        out.write_at("index_put", items, value.clone(), accumulate)?;
         if !autograd::is_tracing() {
             return Ok(out);
         }
@@ -98,10 +98,10 @@ impl Tensor {
     /// Those of [`index_put`](Tensor::index_put); or if the tensor is a leaf that requires gradients while recording is
     /// on.
     pub fn index_put_(&self, index: impl Indexer, value: impl Into<Rhs>, accumulate: bool) -> Result<()> {
-        self.put("index_put_", &index.items(), value.into(), accumulate)
+        self.write_at("index_put_", &index.items(), value.into(), accumulate)
     }
 
-    fn put(&self, op: &'static str, items: &[At], value: Rhs, accumulate: bool) -> Result<()> {
+    fn write_at(&self, op: &'static str, items: &[At], value: Rhs, accumulate: bool) -> Result<()> {
         self.put_at(op, items, value, accumulate).map_err(|error| error.of_op(op))
     }
 
