@@ -52,6 +52,14 @@ struct RowPart {
     }
 };
 
+// `exp(x)` as exactly as the dtype can tell: for half precision a power of 2, which takes three instructions less. What that
+// loses grows with the exponent, and stays far below a rounding to half precision wherever the power is not 0 in it.
+template <typename T>
+__device__ inline Compute<T> power(Compute<T> x) {
+    if constexpr (sizeof(T) == 2) return real::exp2(x * 1.44269504f);
+    return real::exp(x);
+}
+
 template <typename T, bool Log>
 __device__ inline void softmax_packed(const PackedRows& p, const T* x, T* out) {
     typedef Compute<T> R;
@@ -68,9 +76,9 @@ __device__ inline void softmax_packed(const PackedRows& p, const T* x, T* out) {
         part.each([&](R& value, int, int) { largest = fmaxf(largest, value); });
         largest = fold_team(team, shared, largest, [](R a, R b) { return fmaxf(a, b); });
         part.each([&](R& value, int, int) {
-            R distance = value - largest, power = real::exp(distance);
-            sum += power;
-            value = Log ? distance : power;
+            R distance = value - largest, weight = power<T>(distance);
+            sum += weight;
+            value = Log ? distance : weight;
         });
         sum = fold_team(team, shared, sum, [](R a, R b) { return a + b; });
         R last = Log ? real::log(sum) : R(1) / sum;
@@ -96,7 +104,7 @@ __device__ inline void softmax_packed_grad(const PackedRows& p, const T* grad, c
         sum = fold_team(team, shared, sum, [](R a, R b) { return a + b; });
         g.each([&](R& slope, int k, int v) {
             R own = value.values[k][v];
-            slope = Log ? slope - real::exp(own) * sum : own * (slope - sum);
+            slope = Log ? slope - power<T>(own) * sum : own * (slope - sum);
         });
         g.write(p, team, out + row * p.strides[2], busy);
     }
