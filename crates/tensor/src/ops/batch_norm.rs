@@ -85,7 +85,7 @@ impl Tensor {
         momentum: f64,
         eps: f64,
     ) -> Result<Tensor> {
-        self.batch_norm_with(&BatchNorm { weight, bias, running, training, momentum, eps, ..BatchNorm::default() })
+        self.batch_normalized(&BatchNorm { weight, bias, running, training, momentum, eps, ..BatchNorm::default() })
     }
 
     /// [`batch_norm`](Tensor::batch_norm) with what surrounds it in networks: `relu(batch_norm(self + bias_before) +
@@ -96,6 +96,10 @@ impl Tensor {
     /// Those of [`batch_norm`](Tensor::batch_norm); or if the residual's shape, dtype or device is not the input's, or the
     /// count is not an `i64` without dimensions.
     pub fn batch_norm_with(&self, norm: &BatchNorm<'_>) -> Result<Tensor> {
+        self.batch_normalized(norm)
+    }
+
+    fn batch_normalized(&self, norm: &BatchNorm<'_>) -> Result<Tensor> {
         check::floats(OP, self)?;
         if !(2..=5).contains(&self.rank()) {
             return Err(Error::shape(OP, "[N, C, …] with 2 to 5 dimensions", self.shape()));
@@ -133,11 +137,11 @@ impl Tensor {
                 let mut dims: SmallVec<[usize; 5]> = smallvec![1; self.rank()];
                 dims[1] = c;
                 let images = self.add(&before.reshape(&dims[..])?)?;
-                return images.batch_norm_with(&BatchNorm { bias_before: None, ..*norm });
+                return images.batch_normalized(&BatchNorm { bias_before: None, ..*norm });
             }
             // Exporters know these operations one by one.
             if is_tracing() && (norm.relu || norm.residual.is_some()) {
-                let out = self.batch_norm_with(&BatchNorm { residual: None, relu: false, ..*norm })?;
+                let out = self.batch_normalized(&BatchNorm { residual: None, relu: false, ..*norm })?;
                 let out = norm.residual.map_or(Ok(out.clone()), |residual| out.add(residual))?;
                 return if norm.relu { out.relu() } else { Ok(out) };
             }
