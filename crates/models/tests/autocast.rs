@@ -3,8 +3,9 @@
 
 use kiln_models::{LeNet, ResNetOptions, resnet18};
 use kiln_nn::{
-    AttentionMasks, BatchNorm2d, Conv2d, Conv2dOptions, CrossEntropyLoss, Embedding, LayerNorm, Linear, Module,
-    ModuleTree, StateDict, TransformerActivation, TransformerEncoderLayer, TransformerOptions,
+    AttentionMasks, BatchNorm2d, Conv2d, Conv2dOptions, CrossEntropyLoss, Embedding, GRU, LSTM, LSTMCell, LayerNorm,
+    Linear, Module, ModuleTree, RNN, RNNNonlinearity, RNNOptions, StateDict, TransformerActivation,
+    TransformerEncoderLayer, TransformerOptions,
     optim::{Adam, Optimizer, SGD, SGDOptions},
 };
 use kiln_tensor::{DType, Device, Result, Tensor, autocast, manual_seed};
@@ -265,4 +266,49 @@ fn a_residual_network_learns() -> Result<()> {
 #[test]
 fn gpt_learns() -> Result<()> {
     learns(Transformer::new, sentences(0)?, 0.1, 10)
+}
+
+/// What a recurrent layer gives under autocast is what a copy of it in `bf16` gives, states included.
+fn recurs<M: ModuleTree>(module: M, outputs: impl Fn(&M, DType) -> Result<Vec<Tensor>>) -> Result<()> {
+    let got = autocast(DType::BF16, || outputs(&module, DType::F32))?;
+    got[0].to_dtype(DType::F32)?.sum(())?.backward()?;
+    assert!(module.parameters().iter().all(|p| p.grad().is_none_or(|grad| grad.dtype() == DType::F32)));
+    assert!(module.parameters().iter().any(|p| p.grad().is_some()));
+    let want = outputs(&module.to_dtype(DType::BF16)?, DType::BF16)?;
+    for (got, want) in got.iter().zip(&want) {
+        assert_eq!((got.dtype(), got.shape()), (DType::BF16, want.shape()));
+        assert_eq!(got.to_dtype(DType::F32)?.to_vec::<f32>()?, want.to_dtype(DType::F32)?.to_vec::<f32>()?);
+    }
+    Ok(())
+}
+
+#[test]
+fn recurrent_layers_are_low() -> Result<()> {
+    manual_seed(8);
+    let (steps, batch, inputs, hidden) = (5, 3, 4, 6);
+    let x = Tensor::randn([steps, batch, inputs], Device::Cpu)?;
+    let h = Tensor::randn([2, batch, hidden], Device::Cpu)?;
+    let two = RNNOptions::default().num_layers(2);
+    let of = |module: &RNN, dtype: DType| {
+        let (y, h) = module.forward_with_state(&x.to_dtype(dtype)?, Some(&h.to_dtype(dtype)?))?;
+        Ok(vec![y, h])
+    };
+    recurs(RNN::with_options(inputs, hidden, two)?, of)?;
+    recurs(RNN::with_options(inputs, hidden, two.nonlinearity(RNNNonlinearity::ReLU))?, of)?;
+    recurs(GRU::with_options(inputs, hidden, two)?, |module, dtype| {
+        let (y, h) = module.forward_with_state(&x.to_dtype(dtype)?, Some(&h.to_dtype(dtype)?))?;
+        Ok(vec![y, h])
+    })?;
+    recurs(
+        LSTM::with_options(inputs, hidden, RNNOptions::default().bidirectional(true).proj_size(2))?,
+        |module, dtype| {
+            let (y, (h, c)) = module.forward_with_state(&x.to_dtype(dtype)?, None)?;
+            Ok(vec![y, h, c])
+        },
+    )?;
+    recurs(LSTMCell::new(inputs, hidden)?, |module, dtype| {
+        let (state, x) = (h.to_dtype(dtype)?, x.to_dtype(dtype)?);
+        let (h, c) = module.forward_with_state(&x.select(0, 0)?, Some((&state.select(0, 0)?, &state.select(0, 1)?)))?;
+        Ok(vec![h, c])
+    })
 }

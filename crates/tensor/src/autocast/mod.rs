@@ -154,6 +154,20 @@ pub fn cast_operands<const N: usize, const M: usize, T>(
     body(std::array::from_fn(|i| &required[i]), std::array::from_fn(|i| others[i].as_ref()))
 }
 
+/// The operand in the dtype that the region gives it by the operation's [`policy`]; as it is where the policy needs to see
+/// all operands. For layers that convert what they are given, and whose operations are converted one by one.
+///
+/// # Errors
+/// If memory runs out.
+pub fn cast_operand(operation: &str, operand: &Tensor) -> Result<Tensor> {
+    let target = match (ACTIVE.get(), policy(operation)) {
+        (Some(low), Some(Policy::Lower)) => Some(low),
+        (Some(_), Some(Policy::F32)) => Some(DType::F32),
+        _ => None,
+    };
+    in_dtype(operand, target)
+}
+
 /// [`cast_operands`] for a list.
 pub(crate) fn cast_list<T>(
     operation: &str,

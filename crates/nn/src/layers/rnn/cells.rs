@@ -99,6 +99,10 @@ macro_rules! cells {
             fn advance(&self, x: &Tensor, mut states: Vec<Tensor>) -> Result<Vec<Tensor>> {
                 const OP: &str = stringify!($name);
                 let (x, single) = batched(OP, x, self.input_size, &mut states)?;
+                let x = self.recurrence().cast(&x)?;
+                for state in &mut states {
+                    *state = self.recurrence().cast(state)?;
+                }
                 let [n, h] = [x.dims()[0], self.hidden_size];
                 for state in &states {
                     if *state.shape() != [n, h] {

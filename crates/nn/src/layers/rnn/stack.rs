@@ -163,17 +163,19 @@ impl Stack {
             return Err(Error::shape(self.name, format!("{batch} {size}] or [L, {size}]"), x.shape()));
         }
         let (single, batch_first) = (x.rank() == 2, self.options.batch_first);
+        let cast = |tensor: Option<&Tensor>| tensor.map(|tensor| self.recurrence.cast(tensor)).transpose();
+        let (x, h, c) = (self.recurrence.cast(x)?, cast(h)?, cast(c)?);
         let mut x = match (single, batch_first) {
             (true, _) => x.unsqueeze(1)?,
             (false, true) => x.transpose(0, 1)?,
-            (false, false) => x.clone(),
+            (false, false) => x,
         };
         if x.dims()[0] == 0 {
             return Err(Error::shape(self.name, "a sequence of at least one step", x.shape()));
         }
-        let h = self.states(h, &x, single, self.output_size())?;
+        let h = self.states(h.as_ref(), &x, single, self.output_size())?;
         let c = match self.recurrence {
-            Recurrence::Lstm => self.states(c, &x, single, self.hidden_size)?.into_iter().map(Some).collect(),
+            Recurrence::Lstm => self.states(c.as_ref(), &x, single, self.hidden_size)?.into_iter().map(Some).collect(),
             _ => vec![None; h.len()],
         };
         let mut ends = Vec::with_capacity(h.len());

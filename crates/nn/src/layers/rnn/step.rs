@@ -1,6 +1,6 @@
 //! One step of a recurrent layer: gates and states.
 
-use kiln_tensor::{Error, Result, Tensor, TensorOptions};
+use kiln_tensor::{Error, Result, Tensor, TensorOptions, autocast::cast_operand};
 
 use crate::{init, parameter::Parameter, saved_choice};
 
@@ -32,6 +32,18 @@ impl Recurrence {
             Recurrence::Lstm => 4,
             Recurrence::Gru => 3,
         }
+    }
+
+    /// An input or a state in the dtype that autocast gives it: all of a recurrent layer is computed in the low one, as
+    /// by PyTorch's fused cells.
+    pub fn cast(self, tensor: &Tensor) -> Result<Tensor> {
+        let operation = match self {
+            Recurrence::Rnn(RNNNonlinearity::Tanh) => "rnn_tanh_cell",
+            Recurrence::Rnn(RNNNonlinearity::ReLU) => "rnn_relu_cell",
+            Recurrence::Lstm => "lstm_cell",
+            Recurrence::Gru => "gru_cell",
+        };
+        cast_operand(operation, tensor)
     }
 }
 
