@@ -1,5 +1,6 @@
 //! Bindings to the engine that runs kernels, which is written in C++ (`csrc/engine.h`).
 use std::env;
+use std::error::Error as _;
 use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::sync::OnceLock;
 
@@ -144,10 +145,17 @@ fn engine() -> &'static Engine {
     ENGINE.get_or_init(|| match env::var_os(ENGINE_PATH) {
         None => Engine::linked(),
         Some(path) => Engine::load(&path).unwrap_or_else(|error| {
-            eprintln!("simulated device: {ENGINE_PATH}: {error}");
+            let why = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+            eprintln!("simulated device: {ENGINE_PATH}: {error}{why}");
             std::process::exit(1)
         }),
     })
+}
+
+/// Loads the engine, or ends the process: to be called where the world's lock is not held, which the report at the end of
+/// the process takes.
+pub fn load() {
+    engine();
 }
 
 /// The environment variable with the path of the engine's library.

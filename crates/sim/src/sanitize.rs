@@ -74,6 +74,9 @@ impl Sanitizer {
     fn build(&self) -> io::Result<PathBuf> {
         let folder = Path::new(OUT).join(self.name);
         fs::create_dir_all(&folder)?;
+        // Runs beside each other would link objects that the other one is writing. The second finds all of it built.
+        let lock = fs::File::create(folder.join("lock"))?;
+        lock.lock()?;
         let target = folder.join("libkiln_sim_engine.so");
         let texts = kernels()?;
         let mut sources = texts.clone();

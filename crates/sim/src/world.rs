@@ -113,6 +113,7 @@ pub fn with<R>(body: impl FnOnce(&mut World) -> R) -> R {
 pub fn until<R>(mut body: impl FnMut(&mut World) -> Option<R>) -> R {
     /// What other threads do is noticed without a signal, too.
     const LOOK: Duration = Duration::from_millis(1);
+    engine::load();
     let mut guard = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         let world = guard.get_or_insert_with(|| {
