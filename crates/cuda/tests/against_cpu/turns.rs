@@ -347,6 +347,8 @@ rows! {
 /// Families without a loop over their grid.
 const NO_GRID_LOOP: &[(&str, &str)] = &[
     ("optim", "a block has 4096 elements of one parameter: `optimizers.rs` has parameters of more"),
+    ("unscale_grads", "as of `optim`, of one gradient: `unscaled_gradients` has one of more"),
+    ("update_scale", "one thread moves the scale"),
     ("loss_finish", "one block reads the partial sums of all: `partial_sums_of_many_blocks` has more than 256"),
 ];
 
