@@ -347,7 +347,7 @@ MUTATIONS = [
         "kernels/pool2d_packed.cu",
         "        if (BEFORE && at.pack == 0) ++largest.tap[0];\n",
         "",
-        ["max_pool2d_in_packs"],
+        ["max_pool2d_of_infinities"],
     ),
     Mutation(
         "max_pool_packed_overlap", "the window after the last of a pack gives nothing",
@@ -431,7 +431,7 @@ MUTATIONS = [
         "kernels/reduce.cuh",
         "        from += LOADS * step;\n",
         "",
-        ["reductions::"],
+        ["reductions::long_rows"],
     ),
     Mutation(
         "relu_bias_grad_packed_rest", "the packs after the last that are taken together are left out",

@@ -3,8 +3,8 @@
 use kiln_backend::*;
 
 use crate::{
-    images::{ORDERS, Order, empty, image, wild},
-    support::{FLOATS, RECORD, Tensor, device, read, same},
+    images::{ORDERS, Order, empty, image, lay, wild},
+    support::{FLOATS, RECORD, Tensor, device, host, read, same, same_bits},
 };
 
 fn window(kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2], dilation: [usize; 2]) -> Pool2d {
@@ -108,6 +108,31 @@ fn max_pool2d_in_packs() {
                         Ok(vec![out, taps, alone, dx])
                     });
                 }
+            }
+        }
+    }
+}
+
+/// Windows in which nothing is larger than what stands for the padding: the position is that of the first element inside.
+#[test]
+fn max_pool2d_of_infinities() {
+    for dtype in FLOATS {
+        for (kernel, padding) in [(2, 1), (3, 1)] {
+            let pool = window([kernel; 2], [2; 2], [padding; 2], [1; 2]);
+            for (dims, order) in [([1, 8, 5, 4], Order::Pixels), ([1, 2, 5, 16], Order::Planes)] {
+                let [h, w] = pool.output([dims[2], dims[3]], false).unwrap();
+                same_bits(&format!("{pool:?} of {dims:?} {order:?} {dtype}"), |on| {
+                    let (layout, len) = lay(dims, order);
+                    let buffer = on.adopt(host(dtype, &vec![f64::NEG_INFINITY; len])).unwrap();
+                    let x = Tensor { buffer, layout };
+                    let after = [dims[0], dims[1], h, w];
+                    let (mut out, mut taps) = (empty(on, dtype, after, order), empty(on, DType::U8, after, order));
+                    on.max_pool2d(
+                        MaxPool2dArgs { pool, x: x.view(), out: out.view_mut(), indices: Some(taps.view_mut()) }
+                            .checked()?,
+                    )?;
+                    Ok(vec![out, taps])
+                });
             }
         }
     }

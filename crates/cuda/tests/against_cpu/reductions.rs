@@ -35,6 +35,23 @@ fn reduce(op: R, dtypes: &[DType]) {
     }
 }
 
+/// So many elements that a thread reads several batches of them.
+#[test]
+fn long_rows() {
+    for (op, dtype, to) in
+        [(R::Sum, DType::I32, DType::I64), (R::Max, DType::F32, DType::F32), (R::Min, DType::F16, DType::F16)]
+    {
+        for memory in [MemoryLayout::Dense, MemoryLayout::Turned] {
+            same(&format!("{op:?} of long rows {memory:?} {dtype}"), |on| {
+                let x = tensor(on, dtype, &[2, 40_000], memory, 1);
+                let mut out = target(on, to, &[2, 1], MemoryLayout::Dense);
+                on.reduce(ReduceArgs { op, x: x.view(), out: out.view_mut() }.checked()?)?;
+                Ok(vec![out])
+            });
+        }
+    }
+}
+
 macro_rules! reductions {
     ($($name:ident: $op:expr, $dtypes:expr;)*) => {$(
         #[test]

@@ -27,9 +27,14 @@ fn relu_bias_grad() {
                 });
             }
         }
-        for (dims, memory) in
-            [([64, 10], Dense), ([1000, 33], Dense), ([33, 70], Turned), ([1, 7], Sliced), ([4, 0], Dense)]
-        {
+        for (dims, memory) in [
+            ([64, 10], Dense),
+            ([1000, 33], Dense),
+            ([33, 70], Turned),
+            ([24, 64], Turned),
+            ([1, 7], Sliced),
+            ([4, 0], Dense),
+        ] {
             same(&format!("{dims:?} {memory:?}"), |on| {
                 let (grad, y) = (tensor(on, dtype, &dims, Dense, 1), tensor(on, dtype, &dims, memory, 2));
                 let (out, bias) = (target(on, dtype, &dims, memory), target(on, dtype, &dims[1..], Dense));
