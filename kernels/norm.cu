@@ -220,13 +220,13 @@ __device__ inline void norm_grad(const Norm& p, const T* grad, const T* x, const
 }
 
 #define NORM(name, T)                                                                                              \
-    KERNEL norm_groups_##name(BY_VALUE Norm p, const T* x, const T* weight, const T* bias, const T* residual, T* out, \
-                              Compute<T>* mean, Compute<T>* inv_std, Compute<T>* running_mean,                     \
+    KERNEL_OF(3) norm_groups_##name(BY_VALUE Norm p, const T* x, const T* weight, const T* bias, const T* residual, \
+                              T* out, Compute<T>* mean, Compute<T>* inv_std, Compute<T>* running_mean,             \
                               Compute<T>* running_var, const T* shift, int64_t* count,                             \
                               Moments<Compute<T>>* partial) {                                                      \
         norm<T>(p, x, weight, bias, residual, out, mean, inv_std, {running_mean, running_var, shift, count}, partial); \
     }                                                                                                              \
-    KERNEL norm_grad_groups_##name(BY_VALUE Norm p, const T* grad, const T* x, const T* weight, const T* bias,     \
+    KERNEL_OF(3) norm_grad_groups_##name(BY_VALUE Norm p, const T* grad, const T* x, const T* weight, const T* bias, \
                                    const T* y, const Compute<T>* mean, const Compute<T>* inv_std, T* out,          \
                                    T* masked, T* weight_grad, T* bias_grad, T* shift_grad,                         \
                                    Sums<Compute<T>>* partial) {                                                    \
