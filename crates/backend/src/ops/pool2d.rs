@@ -52,6 +52,7 @@ impl Pool2d {
 
     /// Where window `o` of `output` along `axis` lies in the input, before clipping: from the first tap to the end of
     /// the last, and the distance between taps.
+    #[inline]
     #[must_use]
     pub fn window(&self, axis: usize, o: usize, input: usize, output: usize) -> (Range<isize>, usize) {
         match *self {
