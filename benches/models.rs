@@ -240,6 +240,10 @@ impl Step {
             }
         };
         model.to_device_(device)?;
+        // The memory format of the images, as in PyTorch's program.
+        if settings.precision == Precision::Bf16 {
+            model.channels_last_()?;
+        }
         let graph = name.ends_with("graph");
         let training = graph || name.ends_with("train");
         let mut optimizer: Option<Box<dyn Optimizer>> = None;
