@@ -1,9 +1,10 @@
-//! Training that is stopped after an epoch, and goes on with another number of ranks.
+//! Training that is stopped after an epoch, and goes on with another number of ranks. All numbers of ranks share the same
+//! batches, and batch normalization has the statistics of all shares, so that they differ by rounding only.
 
 use std::{path::PathBuf, sync::Arc};
 
 use kiln_data::{DataLoader, DistributedSampler, LoaderState, TensorDataset};
-use kiln_distributed::{DistributedDataParallel, ProcessGroup};
+use kiln_distributed::{DistributedDataParallel, ProcessGroup, convert_sync_batchnorm};
 use kiln_io::Checkpoint;
 use kiln_nn::{
     BatchNorm1d, Module, ModuleTree,
@@ -13,17 +14,23 @@ use kiln_nn::{
 };
 use kiln_tensor::{DType, Device, Result, manual_seed};
 
-use crate::training::{data, network};
+use crate::{
+    common::assert_same_on_all_ranks,
+    training::{data, network},
+};
 
 pub fn checkpoint(group: &Arc<dyn ProcessGroup>) -> Result<()> {
     let variable = |name: &str| std::env::var(name).unwrap();
     let (from, to, epochs) =
         (variable("KILN_FROM"), variable("KILN_TO"), variable("KILN_EPOCHS").parse::<u64>().unwrap());
     manual_seed(6);
-    let (x, y) = data(96, DType::F32, Device::Cpu)?;
-    let model = seq![network(DType::F32, Device::Cpu)?, BatchNorm1d::new(5)?];
+    let (x, y) = data(96, DType::F64, Device::Cpu)?;
+    let model = seq![network(DType::F64, Device::Cpu)?, BatchNorm1d::new(5)?].to_dtype(DType::F64)?;
+    convert_sync_batchnorm(&model, group);
     let sampler = DistributedSampler::new(96, group.rank(), group.size())?;
-    let loader = DataLoader::builder(TensorDataset::new(vec![x, y])?).batch_size(8).sampler(sampler).build()?;
+    let batch_size = 24 / group.size();
+    let loader =
+        DataLoader::builder(TensorDataset::new(vec![x, y])?).batch_size(batch_size).sampler(sampler).build()?;
     let mut optimizer = Adam::new(model.named_parameters(), 1e-2)?;
     let mut done = 0;
     if PathBuf::from(&from).exists() {
@@ -52,6 +59,9 @@ pub fn checkpoint(group: &Arc<dyn ProcessGroup>) -> Result<()> {
             checkpoint.put("loader", &loader.state())?;
             checkpoint.save(&to)
         })?;
+    }
+    for (_, tensor) in model.named_parameters().iter().chain(&model.named_buffers()) {
+        assert_same_on_all_ranks(tensor, group)?;
     }
     Ok(())
 }

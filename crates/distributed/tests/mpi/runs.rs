@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use kiln_io::Checkpoint;
-use kiln_tensor::Device;
+use kiln_tensor::{DType, Device};
 
 use crate::common::{self, bits};
 
@@ -53,8 +53,8 @@ fn ranks_decide_alike_about_scaled_steps() {
     common::succeeds(2, "mixed_precision");
 }
 
-/// A run of two ranks that is stopped after an epoch goes on as if it had not been, and other numbers of ranks go on from
-/// its checkpoint.
+/// A run of two ranks that is stopped after an epoch goes on as if it had not been. Other numbers of ranks go on from its
+/// checkpoint within rounding, and each of them twice with the same bits.
 #[test]
 fn any_number_of_ranks_resumes() {
     let folder = tempfile::tempdir().unwrap();
@@ -70,12 +70,23 @@ fn any_number_of_ranks_resumes() {
     run(2, "none", "1", "half");
     run(2, "half", "2", "resumed");
     let parameters = |name: &str| Checkpoint::load(at(name), Device::Cpu).unwrap().model;
-    for ((name, a), (_, b)) in parameters("whole").iter().zip(&parameters("resumed")) {
-        assert_eq!(bits(a).unwrap(), bits(b).unwrap(), "{name}");
+    let assert_equal = |one: &str, other: &str| {
+        for ((name, a), (_, b)) in parameters(one).iter().zip(&parameters(other)) {
+            assert_eq!(bits(a).unwrap(), bits(b).unwrap(), "{name} of {one} and {other}");
+        }
+    };
+    assert_equal("whole", "resumed");
+    for (ranks, name) in [(1, "one"), (3, "three"), (4, "four")] {
+        run(ranks, "half", "2", name);
+        assert_eq!(Checkpoint::load(at(name), Device::Cpu).unwrap().epoch, 2);
+        for ((tensor, a), (_, b)) in parameters("whole").iter().zip(&parameters(name)) {
+            let difference = a.to_dtype(DType::F64).unwrap().sub(&b.to_dtype(DType::F64).unwrap()).unwrap();
+            let difference = difference.abs().unwrap().amax(()).unwrap().item::<f64>().unwrap();
+            assert!(difference < 1e-9, "{tensor} with {ranks} ranks: {difference}");
+        }
     }
-    run(3, "half", "2", "more");
-    run(1, "half", "2", "one");
-    assert_eq!(Checkpoint::load(at("more"), Device::Cpu).unwrap().epoch, 2);
+    run(3, "half", "2", "again");
+    assert_equal("three", "again");
 }
 
 #[test]
