@@ -651,4 +651,20 @@ MUTATIONS = [
         ["what_does_not_wait"],
         suite="nccl",
     ),
+    Mutation(
+        "collective_hang_unseen", "a call that hangs in NCCL is taken for one that has returned",
+        "crates/distributed/src/nccl/watch.rs",
+        "self.push(text, End::Starting)",
+        "self.push(text, End::Unmarked)",
+        ["a_call_that_hangs"],
+        suite="nccl",
+    ),
+    Mutation(
+        "collective_leave_unseen", "ranks that MPI connects do not hear that another has left NCCL",
+        "crates/distributed/src/nccl/control.rs",
+        "self.0.peers().left(Kind::LeftNccl)",
+        "None",
+        ["ranks_of_mpiexec_end"],
+        suite="nccl",
+    ),
 ]

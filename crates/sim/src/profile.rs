@@ -102,6 +102,10 @@ pub struct Faults {
     pub kernel: Nth,
     /// The `cuEventRecord` that fails.
     pub record: Nth,
+    /// The call of a collective of NCCL that does not return until its communicator is aborted.
+    pub hang: Nth,
+    /// Whether that call does not return at all.
+    pub hang_forever: bool,
     /// Epilogues (`cublasLtEpilogue_t`) for which the heuristic offers nothing; negative ones, for which it returns an
     /// invalid-value error.
     pub no_epilogues: Vec<i64>,
@@ -192,7 +196,7 @@ impl Profile {
     /// The default, changed by `KILN_SIM_ARCH`, `KILN_SIM_DRIVER`, `KILN_SIM_DEVICES`, `KILN_SIM_MEMORY`,
     /// `KILN_SIM_POOLS`, `KILN_SIM_ORDER` (forward, reversed, random), `KILN_SIM_SEED`, `KILN_SIM_RACES`, `KILN_SIM_LEAKS`,
     /// `KILN_SIM_PTX`, `KILN_SIM_NO_JIT`, `KILN_SIM_NO_SASS`, `KILN_SIM_FAIL_ALLOCATION`, `KILN_SIM_FAIL_LAUNCH`,
-    /// `KILN_SIM_FAIL_KERNEL`, `KILN_SIM_FAIL_RECORD`, `KILN_SIM_NO_EPILOGUES` (numbers, with commas),
+    /// `KILN_SIM_FAIL_KERNEL`, `KILN_SIM_FAIL_RECORD`, `KILN_SIM_HANG_COLLECTIVE`, `KILN_SIM_HANG_FOREVER`, `KILN_SIM_NO_EPILOGUES` (numbers, with commas),
     /// `KILN_SIM_CANDIDATES`, `KILN_SIM_NO_PRODUCTS`, `KILN_SIM_NO_CONVOLUTIONS` (as in `fused,data:1=5000`), `KILN_SIM_CUDA`
     /// and `KILN_SIM_LAZY_MEMORY`, and by what the driver itself reads: `CUDA_CACHE_PATH`, `CUDA_CACHE_DISABLE`,
     /// `CUDA_DISABLE_PTX_JIT`.
@@ -232,11 +236,12 @@ impl Profile {
             Ok("random") => profile.order = Order::Random,
             _ => {}
         }
-        let (mut allocation, mut launch, mut kernel, mut record) = (0, 0, 0, 0);
+        let (mut allocation, mut launch, mut kernel, mut record, mut hang) = (0, 0, 0, 0, 0);
         read("KILN_SIM_FAIL_ALLOCATION", &mut allocation);
         read("KILN_SIM_FAIL_LAUNCH", &mut launch);
         read("KILN_SIM_FAIL_KERNEL", &mut kernel);
         read("KILN_SIM_FAIL_RECORD", &mut record);
+        read("KILN_SIM_HANG_COLLECTIVE", &mut hang);
         let epilogues = env::var("KILN_SIM_NO_EPILOGUES").unwrap_or_default();
         let no_epilogues = epilogues.split(',').filter_map(|number| number.trim().parse().ok()).collect();
         let mut init = 0;
@@ -245,13 +250,15 @@ impl Profile {
         read("KILN_SIM_CANDIDATES", &mut most_candidates);
         let no_products = Refused::list("KILN_SIM_NO_PRODUCTS");
         let no_convolutions = Refused::list("KILN_SIM_NO_CONVOLUTIONS");
-        let [allocation, launch, kernel, record] = [allocation, launch, kernel, record].map(Nth::new);
+        let [allocation, launch, kernel, record, hang] = [allocation, launch, kernel, record, hang].map(Nth::new);
         profile.faults = Faults {
             init,
             allocation,
             launch,
             kernel,
             record,
+            hang,
+            hang_forever: set("KILN_SIM_HANG_FOREVER"),
             no_epilogues,
             most_candidates,
             no_products,

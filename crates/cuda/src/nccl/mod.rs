@@ -7,7 +7,12 @@
 //!
 //! While a thread captures, its collectives go to a second stream, which joins the capture, and so into the graph.
 
-use std::{ffi::c_int, fmt, time::Duration};
+use std::{
+    ffi::c_int,
+    fmt,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use cudarc::driver::sys::CUstream;
 use kiln_backend::{
@@ -63,8 +68,8 @@ impl CommunicatorBackend for CudaBackend {
         let code = unsafe { (library.comm_init_rank)(&raw mut comm, count, NcclId(id), number) };
         check(library, device, "ncclCommInitRank", code, || format!("rank {rank} of {size}"))?;
         let comm = Mutex::new(Some(Handle(comm)));
-        let aborted = Mutex::default();
-        Ok(Box::new(NcclRank { device, library, comm, stream, captured, marks: Marks::leaked(), aborted, rank, size }))
+        let ended = AtomicBool::new(false);
+        Ok(Box::new(NcclRank { device, library, comm, stream, captured, marks: Marks::leaked(), ended, rank, size }))
     }
 
     fn distrust(&self, reason: &str) {
@@ -136,8 +141,8 @@ struct NcclRank {
     /// Joins captures.
     captured: Lane,
     marks: &'static Marks,
-    /// The communicator after an abort that could not wait for a call that was under way.
-    aborted: Mutex<bool>,
+    /// It was aborted or left. The communicator may still be there, if an abort could not wait for a call under way.
+    ended: AtomicBool,
     rank: usize,
     size: usize,
 }
@@ -180,6 +185,10 @@ impl NcclRank {
     /// The stream that the compute stream's work of this thread is in, and the one for its collectives.
     fn streams(&self) -> (CUstream, CUstream) {
         (self.device.stream.raw(), if is_capturing() { self.captured.0 } else { self.stream.0 })
+    }
+
+    fn usable(&self, comm: &Option<Handle>) -> Option<Handle> {
+        comm.filter(|_| !self.ended.load(Ordering::Acquire))
     }
 
     fn given_up(&self) -> Error {
@@ -233,7 +242,7 @@ impl Communicator for NcclRank {
         // Its record has been waited for; it may be recorded again at once.
         self.marks.put_back(ready);
         let guard = self.comm.lock();
-        let Some(Handle(comm)) = *guard else { return Err(self.given_up()) };
+        let Some(Handle(comm)) = self.usable(&guard) else { return Err(self.given_up()) };
         let library = self.library;
         // Data that are only moved are moved as bytes.
         let (byte, bytes) = (NCCL::UINT8, count * dtype.size());
@@ -285,7 +294,7 @@ impl Communicator for NcclRank {
     fn failure(&self) -> Option<String> {
         // A call that is under way says itself what fails.
         let guard = self.comm.try_lock()?;
-        let Handle(comm) = (*guard)?;
+        let Handle(comm) = self.usable(&guard)?;
         self.device.stream.context.bind().ok()?;
         let mut state = 0;
         // SAFETY: a communicator that exists; one number is written.
@@ -294,8 +303,7 @@ impl Communicator for NcclRank {
     }
 
     fn abort(&self) {
-        let mut ended = self.aborted.lock();
-        if std::mem::replace(&mut *ended, true) || self.device.stream.context.bind().is_err() {
+        if self.ended.swap(true, Ordering::AcqRel) || self.device.stream.context.bind().is_err() {
             return;
         }
         match self.comm.try_lock_for(PATIENCE) {
@@ -311,7 +319,7 @@ impl Communicator for NcclRank {
                 let handle = unsafe { *self.comm.data_ptr() };
                 if let Some(Handle(comm)) = handle {
                     // SAFETY: NCCL lets another thread abort a communicator while a call hangs. It is used by nobody
-                    // afterwards: `leave` and `start` find `aborted`.
+                    // afterwards, since `ended` is set.
                     unsafe { (self.library.comm_abort)(comm) };
                 }
             }
@@ -319,8 +327,7 @@ impl Communicator for NcclRank {
     }
 
     fn leave(&self) {
-        let mut ended = self.aborted.lock();
-        if std::mem::replace(&mut *ended, true) || self.device.stream.context.bind().is_err() {
+        if self.ended.swap(true, Ordering::AcqRel) || self.device.stream.context.bind().is_err() {
             return;
         }
         if let Some(Handle(comm)) = self.comm.lock().take() {

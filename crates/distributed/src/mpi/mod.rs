@@ -2,6 +2,7 @@
 //! overlap the backward pass and a library that supports calls from only one thread is sufficient.
 
 mod communicator;
+mod exit;
 mod library;
 mod shared;
 mod worker;
@@ -27,6 +28,7 @@ use crate::{
     collective::Collective,
     error::DistributedError,
     group::{Pending, ProcessGroup, Work},
+    notes::{Note, Peers, Status},
 };
 
 /// The processes that `mpiexec` has launched. When the last handle is dropped, the rank leaves: it waits for the
@@ -60,6 +62,7 @@ impl Mpi {
         let thread = Builder::new().name("kiln-mpi".into()).spawn(body);
         let thread = thread.map_err(|error| unavailable(format!("no thread can be started: {error}")))?;
         let placement = told.recv().map_err(|_| unavailable("its thread has ended".into()))?.map_err(unavailable)?;
+        exit::leave_at_exit(&shared);
         Ok(Mpi { placement, shared, jobs: Some(jobs), thread: Some(thread) })
     }
 
@@ -71,6 +74,21 @@ impl Mpi {
     /// Why the group has failed, here or elsewhere.
     pub(crate) fn failure(&self) -> Option<String> {
         self.shared.failure()
+    }
+
+    /// What is known about the other ranks.
+    pub(crate) fn peers(&self) -> &Peers {
+        self.shared.peers.get_or_init(|| Peers::new(self.placement.rank, self.placement.size))
+    }
+
+    /// Sends a note to all others.
+    pub(crate) fn send(&self, note: Note) {
+        self.shared.outbox.lock().push(note);
+    }
+
+    /// From now on the rank says this of itself.
+    pub(crate) fn set_status(&self, status: Status) {
+        let _ = self.shared.status.set(status);
     }
 
     /// The number of processes on this machine.

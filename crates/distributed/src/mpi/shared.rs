@@ -1,16 +1,31 @@
 //! State that the communication thread shares with the threads that use a group.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use parking_lot::Mutex;
 
+use crate::notes::{Note, Peers, Status};
+
 /// What the threads of a group share.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Shared {
     /// Why the group cannot be used any more.
     failed: Mutex<Option<String>>,
     /// How many threads wait for a collective now.
     awaited: AtomicUsize,
+    /// The process exits.
+    exits: AtomicBool,
+    /// The communication thread has left the group.
+    left: AtomicBool,
+    /// What is known about the other ranks, once MPI has started.
+    pub(super) peers: OnceLock<Peers>,
+    /// Notes to all others, which the communication thread sends.
+    pub(super) outbox: Mutex<Vec<Note>>,
+    /// What this rank says that it is doing, if it makes its collectives on NCCL.
+    pub(super) status: OnceLock<Status>,
 }
 
 impl Shared {
@@ -30,6 +45,24 @@ impl Shared {
     /// Whether a thread waits, so that its core is free.
     pub(super) fn is_awaited(&self) -> bool {
         self.awaited.load(Ordering::Relaxed) > 0
+    }
+
+    /// The process exits: the communication thread is to leave the group.
+    pub(super) fn exit(&self) {
+        self.exits.store(true, Ordering::Release);
+    }
+
+    pub(super) fn exits(&self) -> bool {
+        self.exits.load(Ordering::Acquire)
+    }
+
+    /// The communication thread has left.
+    pub(super) fn leave(&self) {
+        self.left.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
     }
 
     pub(super) fn failure(&self) -> Option<String> {

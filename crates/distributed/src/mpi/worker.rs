@@ -19,7 +19,7 @@ use super::{
 use crate::{
     collective::{Collective, CollectiveKind, ReduceOp},
     error::DistributedError,
-    notes::{Kind, Note},
+    notes::{ANSWER, Kind, Note, Peers},
 };
 
 /// A collective to perform.
@@ -32,8 +32,6 @@ pub(super) struct Job {
 const LOOK: Duration = Duration::from_millis(2);
 /// How often an idle thread checks for notes.
 const IDLE: Duration = Duration::from_millis(20);
-/// How long the other ranks have to answer a query.
-const ANSWER: Duration = Duration::from_secs(2);
 /// How long ranks have to print what has happened to them: a launcher ends them all when the first one is gone.
 const GRACE: Duration = Duration::from_millis(200);
 /// A library call that takes longer has moved data, and there may be more immediately.
@@ -44,16 +42,6 @@ const SPIN: Duration = Duration::from_micros(30);
 const SPIN_AWAITED: Duration = Duration::from_millis(2);
 const SLEEP: Duration = Duration::from_micros(50);
 
-/// What is known about another rank.
-#[derive(Clone, Debug, Default)]
-struct Peer {
-    /// How many collectives it had started when it left.
-    left: Option<u64>,
-    failed: Option<String>,
-    /// Its answer to the last query.
-    status: Option<String>,
-}
-
 pub(super) struct Worker {
     mpi: Communicator,
     shared: Arc<Shared>,
@@ -63,7 +51,6 @@ pub(super) struct Worker {
     calls: u64,
     /// The one in progress.
     now: Option<String>,
-    peers: Vec<Peer>,
     /// Whether the others have been told of the failure.
     told: bool,
     all_have_gpus: bool,
@@ -72,9 +59,9 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn start(shared: Arc<Shared>, timeout: Duration, debug: bool, has_gpu: bool) -> Result<Worker, String> {
         let mpi = Communicator::start()?;
-        let peers = vec![Peer::default(); mpi.size];
+        let _ = shared.peers.set(Peers::new(mpi.rank, mpi.size));
         let (all_have_gpus, told) = (false, false);
-        let mut this = Worker { mpi, shared, timeout, debug, calls: 0, now: None, peers, told, all_have_gpus };
+        let mut this = Worker { mpi, shared, timeout, debug, calls: 0, now: None, told, all_have_gpus };
         this.all_have_gpus = this.all(has_gpu).map_err(|error| error.to_string())?;
         Ok(this)
     }
@@ -92,8 +79,9 @@ impl Worker {
         Placement { rank, size, local_rank, local_size, all_have_gpus: self.all_have_gpus, library: self.mpi.version() }
     }
 
-    /// Performs collectives until the group is dropped.
+    /// Performs collectives until the group is dropped, or the process exits.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
+        let _ended = Ended(self.shared.clone());
         loop {
             match jobs.recv_timeout(IDLE) {
                 Ok(Job { call, done }) => {
@@ -107,6 +95,9 @@ impl Worker {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self.shared.exits() {
+                break;
             }
             self.read_notes();
             self.tell_of_failure();
@@ -264,42 +255,30 @@ impl Worker {
     fn hindrance(&self, call: &Collective) -> Option<DistributedError> {
         let (rank, size) = (self.mpi.rank, self.mpi.size);
         let peer = |reason| DistributedError::Peer { rank, size, collective: call.to_string(), reason };
-        for (other, state) in self.peers.iter().enumerate() {
-            if let Some(reason) = &state.failed {
-                return Some(peer(format!("rank {other} has failed: {reason}")));
-            }
-            if let Some(calls) = state.left.filter(|calls| *calls < self.calls) {
-                return Some(peer(format!(
-                    "rank {other} has left the group after {calls} collectives, and this is number {}",
-                    self.calls
-                )));
-            }
+        if let Some(reason) = self.peers().failure() {
+            return Some(peer(reason));
+        }
+        if let Some((other, calls)) = self.peers().left(Kind::Left).filter(|(_, calls)| *calls < self.calls) {
+            return Some(peer(format!(
+                "rank {other} has left the group after {calls} collectives, and this is number {}",
+                self.calls
+            )));
         }
         let collective = call.to_string();
         self.shared.failure().map(|reason| DistributedError::Aborted { rank, size, collective, reason })
     }
 
     /// The error of a call that timed out, with what the others say that they are doing.
-    fn timed_out(&mut self, call: &Collective) -> DistributedError {
+    fn timed_out(&self, call: &Collective) -> DistributedError {
         let (rank, size) = (self.mpi.rank, self.mpi.size);
-        self.peers.iter_mut().for_each(|peer| peer.status = None);
-        self.send_all(Kind::Query, "");
-        let asked = Instant::now();
-        let others = || (0..size).filter(move |other| *other != rank);
-        while asked.elapsed() < ANSWER && others().any(|other| self.peers[other].status.is_none()) {
+        let query = || self.send_all(Kind::Query, "");
+        let answers = || {
             thread::sleep(LOOK);
             self.read_notes();
-        }
-        let mut text = String::new();
-        for other in others() {
-            let said = match &self.peers[other].status {
-                Some(status) => status.clone(),
-                None => "does not answer: it is dead, or stopped".into(),
-            };
-            text.push_str(&format!("; rank {other} {said}"));
-        }
+        };
+        let others = self.peers().ask(query, answers);
         let collective = format!("call {}, {call},", self.calls);
-        DistributedError::Timeout { rank, size, collective, timeout: self.timeout, others: text }
+        DistributedError::Timeout { rank, size, collective, timeout: self.timeout, others }
     }
 
     /// Compares the call with those of the other ranks, before it sends anything.
@@ -326,35 +305,40 @@ impl Worker {
 
     // ---- notes ----
 
-    fn send_all(&self, kind: Kind, text: &str) {
-        let note = Note { kind, calls: self.calls, text: text.to_owned() };
-        (0..self.mpi.size)
-            .filter(|rank| *rank != self.mpi.rank)
-            .for_each(|rank| self.mpi.send_note(rank, note.bytes()));
+    fn peers(&self) -> &Peers {
+        self.shared.peers.get_or_init(|| Peers::new(self.mpi.rank, self.mpi.size))
     }
 
-    fn read_notes(&mut self) {
-        while let Some((from, bytes)) = self.mpi.next_note() {
-            let Some(Note { kind, calls, text }) = Note::read(&bytes) else { continue };
-            let peer = &mut self.peers[from];
-            match kind {
-                Kind::Left => peer.left = Some(calls),
-                Kind::Failed => peer.failed = Some(text),
-                Kind::Status => peer.status = Some(text),
-                Kind::Query => {
-                    let text = match &self.now {
-                        Some(call) => format!("waits in call {}, {call}", self.calls),
-                        None => format!("has made {} calls and is busy with something else", self.calls),
-                    };
-                    self.mpi.send_note(from, Note { kind: Kind::Status, calls: self.calls, text }.bytes());
-                }
-            }
+    fn send_all(&self, kind: Kind, text: &str) {
+        self.send(&Note { kind, calls: self.calls, text: text.to_owned() });
+    }
+
+    fn send(&self, note: &Note) {
+        self.peers().others().for_each(|rank| self.mpi.send_note(rank, note.bytes()));
+    }
+
+    /// What this rank is doing.
+    fn status(&self) -> String {
+        match (&self.now, self.shared.status.get()) {
+            (Some(call), _) => format!("waits in call {}, {call}", self.calls),
+            (None, Some(status)) => status(),
+            (None, None) => format!("has made {} calls and is busy with something else", self.calls),
         }
-        if self.shared.failure().is_none() {
-            let failed = self.peers.iter().enumerate().find_map(|(rank, peer)| Some((rank, peer.failed.as_ref()?)));
-            if let Some((rank, reason)) = failed {
-                self.shared.fail(&format!("rank {rank} has failed: {reason}"));
+    }
+
+    /// Sends and receives notes.
+    fn read_notes(&self) {
+        std::mem::take(&mut *self.shared.outbox.lock()).iter().for_each(|note| self.send(note));
+        while let Some((from, bytes)) = self.mpi.next_note() {
+            let Some(note) = Note::read(&bytes) else { continue };
+            if note.kind == Kind::Query {
+                let answer = Note { kind: Kind::Status, calls: self.calls, text: self.status() };
+                self.mpi.send_note(from, answer.bytes());
             }
+            self.peers().receive(from, note);
+        }
+        if let (None, Some(reason)) = (self.shared.failure(), self.peers().failure()) {
+            self.shared.fail(&reason);
         }
     }
 
@@ -377,8 +361,7 @@ impl Worker {
             self.read_notes();
             self.tell_of_failure();
             let failed = self.shared.failure().is_some();
-            let mut others = self.peers.iter().enumerate().filter(|(rank, _)| *rank != self.mpi.rank);
-            let gone = others.all(|(_, peer)| peer.left.is_some() || (failed && peer.failed.is_some()));
+            let gone = if failed { self.peers().all_are_gone() } else { self.peers().all_have_left(Kind::Left) };
             if gone && !failed {
                 return self.mpi.finalize();
             }
@@ -390,6 +373,15 @@ impl Worker {
             }
             thread::sleep(LOOK);
         }
+    }
+}
+
+/// Notes the end of the thread, also by a panic, for those who wait for it when the process exits.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.leave();
     }
 }
 

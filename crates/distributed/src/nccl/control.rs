@@ -1,25 +1,20 @@
 //! How the ranks of a group on NCCL talk to each other beside the collectives: to exchange the id, and to tell of failures,
 //! which NCCL's own ranks would wait for without end.
 
-use std::sync::Arc;
+use std::{sync::Arc, thread, time::Duration};
 
 use kiln_backend::Communicator;
 use parking_lot::Mutex;
 
-use crate::{error::DistributedError, group::ProcessGroup, mpi::Mpi};
+use crate::{
+    error::DistributedError,
+    group::ProcessGroup,
+    mpi::Mpi,
+    notes::{Kind, Note, Peers, Status},
+};
 
-/// What is known about another rank.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Peer {
-    /// How many collectives it had started when it left.
-    pub(super) left: Option<u64>,
-    pub(super) failed: Option<String>,
-    /// Its answer to the last query.
-    pub(super) status: Option<String>,
-}
-
-/// What a rank says that it is doing.
-pub(super) type Status = Arc<dyn Fn() -> String + Send + Sync>;
+/// How often is looked for notes.
+pub(super) const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) trait Control: Send + Sync {
     /// Gives all ranks the text of rank 0.
@@ -56,14 +51,20 @@ impl Control for ByMpi {
         group.broadcast_text(text).map_err(|error| DistributedError::Rendezvous(error.to_string()))
     }
 
-    fn begin(&self, _: Status) {}
+    fn begin(&self, status: Status) {
+        self.0.set_status(status);
+    }
 
     fn failure(&self) -> Option<String> {
-        self.0.failure()
+        let exited = || {
+            let rank = self.0.peers().has_exited()?;
+            Some(format!("rank {rank} has failed: its process has exited without leaving the group"))
+        };
+        self.0.failure().or_else(exited)
     }
 
     fn left(&self) -> Option<(usize, u64)> {
-        None
+        self.0.peers().left(Kind::LeftNccl)
     }
 
     fn fail(&self, reason: &str) {
@@ -71,13 +72,29 @@ impl Control for ByMpi {
     }
 
     fn ask(&self) -> String {
-        String::new()
+        let query = || self.0.send(Note { kind: Kind::Query, calls: 0, text: String::new() });
+        self.0.peers().ask(query, || thread::sleep(LOOK))
     }
 
-    fn leave(&self, _: u64, communicator: Arc<dyn Communicator>) {
-        // MPI's own end waits for the other ranks, and tells them if this one has failed.
-        communicator.leave();
+    /// MPI's own end, which comes next, tells the others if this rank has failed.
+    fn leave(&self, calls: u64, communicator: Arc<dyn Communicator>) {
+        self.0.send(Note { kind: Kind::LeftNccl, calls, text: String::new() });
+        leave_with_all(self.0.peers(), Kind::LeftNccl, &*communicator);
     }
+}
+
+/// Ends the communicator when all others end theirs. Ranks that are still working are waited for without limit. Returns
+/// `false`, after an abort, if one of them has failed.
+pub(super) fn leave_with_all(peers: &Peers, how: Kind, communicator: &dyn Communicator) -> bool {
+    while !peers.all_have_left(how) {
+        if peers.failure().is_some() {
+            communicator.abort();
+            return false;
+        }
+        thread::sleep(LOOK / 4);
+    }
+    communicator.leave();
+    true
 }
 
 /// Ranks of one process.
@@ -140,6 +157,6 @@ impl Control for Threads {
             std::mem::take(&mut *ended)
         };
         // Each waits for the others.
-        std::thread::scope(|scope| all.iter().for_each(|one| drop(scope.spawn(|| one.leave()))));
+        thread::scope(|scope| all.iter().for_each(|one| drop(scope.spawn(|| one.leave()))));
     }
 }

@@ -182,7 +182,8 @@ impl Nccl {
             CollectiveKind::Barrier => return Err(Error::argument("barrier", "it has no tensors")),
         };
         let communicator = self.watch.communicator().ok_or_else(|| Error::argument(kind.op(), "the rank has left"))?;
-        let number = if is_capturing() { 0 } else { self.watch.next() };
+        // Before the call, which may hang.
+        let number = self.watch.begin_call(text.clone());
         let started = output.with_raw_memory(|output| {
             let to = kiln_backend::ViewMut { buffer: &mut **output.buffer, layout: output.layout };
             match &input {
@@ -193,8 +194,10 @@ impl Nccl {
                 }),
             }
         });
-        let transfer: Arc<dyn Transfer> = match started {
-            Ok(transfer) => transfer.into(),
+        let transfer: Result<Arc<dyn Transfer>> = started.map(Arc::from);
+        self.watch.end_call(number, transfer.as_ref().ok().filter(|_| !is_capturing()).cloned());
+        let transfer = match transfer {
+            Ok(transfer) => transfer,
             Err(error) if is_capturing() => return Err(error),
             Err(error) => {
                 let (rank, size, reason) = (self.rank, self.size, error.to_string());
@@ -209,11 +212,9 @@ impl Nccl {
                 if let Some(error) = watch.refusal(|| text.clone()) {
                     return Err(error.into());
                 }
-                watch.note(watch.next(), text.clone(), None);
+                watch.launch(text.clone());
                 Ok(())
             });
-        } else {
-            self.watch.note(number, text, Some(transfer.clone()));
         }
         let tensors = [Some(output), input];
         Ok(Work::new(Started { watch: self.watch.clone(), transfer, finish, waited: false, _tensors: tensors }))

@@ -13,21 +13,17 @@ use std::{
 use kiln_backend::Communicator;
 use parking_lot::Mutex;
 
-use super::control::{Control, Peer, Status};
+use super::control::{Control, LOOK, leave_with_all};
 use crate::{
     error::DistributedError,
     launch::Launch,
-    notes::{Kind, NOTE, Note},
+    notes::{Kind, NOTE, Note, Peers, Status},
 };
 
 /// Bytes of a greeting, and of the answer to it.
 const GREETING: usize = 256;
 /// How long somebody who connects has to say who it is.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often is looked again.
-const LOOK: Duration = Duration::from_millis(20);
-/// How long the other ranks have to answer a query.
-const ANSWER: Duration = Duration::from_secs(2);
 /// How long ranks have to print what has happened to them.
 const GRACE: Duration = Duration::from_millis(200);
 /// Longer than any text of a rank.
@@ -39,7 +35,7 @@ pub(super) struct Star {
     size: usize,
     /// To all others for rank 0, to rank 0 for the others.
     lines: Vec<Option<Mutex<TcpStream>>>,
-    peers: Mutex<Vec<Peer>>,
+    peers: Peers,
     status: OnceLock<Status>,
     /// This rank has begun to leave.
     leaving: Mutex<bool>,
@@ -92,7 +88,7 @@ impl Star {
             lines[0] = Some(Star::connect(rank, size, &host, port, &run, deadline)?);
         }
         let lines = lines.into_iter().map(|line| line.map(Mutex::new)).collect();
-        let (peers, leaving) = (Mutex::new(vec![Peer::default(); size]), Mutex::default());
+        let (peers, leaving) = (Peers::new(rank, size), Mutex::default());
         Ok(Star { rank, size, lines, peers, status: OnceLock::new(), leaving, timeout })
     }
 
@@ -214,7 +210,7 @@ impl Star {
 
     fn send_all(&self, kind: Kind, calls: u64, text: &str) {
         let note = Note { kind, calls, text: text.to_owned() }.bytes();
-        (0..self.size).filter(|to| *to != self.rank).for_each(|to| self.send(to, self.rank, &note));
+        self.peers.others().for_each(|to| self.send(to, self.rank, &note));
     }
 
     /// Reads what comes over a line until its end.
@@ -245,40 +241,27 @@ impl Star {
     /// A connection has ended: a process is gone, or has left.
     fn is_gone(&self, other: usize) {
         const REASON: &str = "its process has ended, or its connection";
-        {
-            let mut peers = self.peers.lock();
-            if peers[other].left.is_some() || *self.leaving.lock() {
-                return;
-            }
-            peers[other].failed.get_or_insert_with(|| REASON.into());
+        if self.peers.has_left(other) || *self.leaving.lock() {
+            return;
         }
+        let note = Note { kind: Kind::Failed, calls: 0, text: REASON.into() };
         if self.rank == 0 {
             // The others have no connection with it.
-            let note = Note { kind: Kind::Failed, calls: 0, text: REASON.into() }.bytes();
-            (1..self.size).filter(|to| *to != other).for_each(|to| self.send(to, other, &note));
+            let bytes = note.bytes();
+            (1..self.size).filter(|to| *to != other).for_each(|to| self.send(to, other, &bytes));
         }
+        self.peers.receive(other, note);
     }
 
     fn receive(&self, from: usize, note: &[u8]) {
         let mut note = note.to_vec();
         note.resize(NOTE, 0);
-        let Some(Note { kind, calls, text }) = Note::read(&note) else { return };
-        let mut peers = self.peers.lock();
-        let peer = &mut peers[from];
-        match kind {
-            Kind::Left => peer.left = Some(calls),
-            Kind::Failed => peer.failed = peer.failed.take().or(Some(text)),
-            Kind::Status => peer.status = Some(text),
-            Kind::Query => {
-                drop(peers);
-                let text = self.status.get().map_or_else(|| "is joining the group".into(), |status| status());
-                self.send(from, self.rank, &Note { kind: Kind::Status, calls: 0, text }.bytes());
-            }
+        let Some(note) = Note::read(&note) else { return };
+        if note.kind == Kind::Query {
+            let text = self.status.get().map_or_else(|| "is joining the group".into(), |status| status());
+            self.send(from, self.rank, &Note { kind: Kind::Status, calls: 0, text }.bytes());
         }
-    }
-
-    fn others(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.size).filter(|other| *other != self.rank)
+        self.peers.receive(from, note);
     }
 }
 
@@ -327,15 +310,11 @@ impl Control for ByTcp {
     }
 
     fn failure(&self) -> Option<String> {
-        let peers = self.0.peers.lock();
-        let failed = peers.iter().enumerate().find_map(|(rank, peer)| Some((rank, peer.failed.as_ref()?)));
-        failed.map(|(rank, reason)| format!("rank {rank} has failed: {reason}"))
+        self.0.peers.failure()
     }
 
     fn left(&self) -> Option<(usize, u64)> {
-        let peers = self.0.peers.lock();
-        let left = peers.iter().enumerate().filter_map(|(rank, peer)| Some((rank, peer.left?)));
-        left.min_by_key(|(_, calls)| *calls)
+        self.0.peers.left(Kind::Left)
     }
 
     fn fail(&self, reason: &str) {
@@ -343,19 +322,7 @@ impl Control for ByTcp {
     }
 
     fn ask(&self) -> String {
-        let star = &self.0;
-        star.peers.lock().iter_mut().for_each(|peer| peer.status = None);
-        star.send_all(Kind::Query, 0, "");
-        let asked = Instant::now();
-        while asked.elapsed() < ANSWER && star.others().any(|other| star.peers.lock()[other].status.is_none()) {
-            thread::sleep(LOOK);
-        }
-        let peers = star.peers.lock();
-        let say = |other: usize| {
-            let status = peers[other].status.as_deref();
-            format!("; rank {other} {}", status.unwrap_or("does not answer: it is dead, or stopped"))
-        };
-        star.others().map(say).collect()
+        self.0.peers.ask(|| self.0.send_all(Kind::Query, 0, ""), || thread::sleep(LOOK))
     }
 
     fn leave_failed(&self) {
@@ -364,25 +331,11 @@ impl Control for ByTcp {
     }
 
     fn leave(&self, calls: u64, communicator: Arc<dyn Communicator>) {
-        let star = &self.0;
-        star.send_all(Kind::Left, calls, "");
-        // Ranks that are still working are waited for without limit: all notes go by way of rank 0.
-        loop {
-            let peers = star.peers.lock();
-            if peers.iter().any(|peer| peer.failed.is_some()) {
-                drop(peers);
-                communicator.abort();
-                return self.leave_failed();
-            }
-            if star.others().all(|other| peers[other].left.is_some()) {
-                drop(peers);
-                *star.leaving.lock() = true;
-                communicator.leave();
-                break;
-            }
-            drop(peers);
-            thread::sleep(LOOK / 4);
+        // Rank 0 stays until all have left, since all notes go by way of it.
+        self.0.send_all(Kind::Left, calls, "");
+        if !leave_with_all(&self.0.peers, Kind::Left, &*communicator) {
+            return self.leave_failed();
         }
-        *star.leaving.lock() = true;
+        *self.0.leaving.lock() = true;
     }
 }

@@ -1,5 +1,5 @@
-//! Watches the collectives of a rank: the host does not wait for them, so a thread looks for those that do not end, and for
-//! ranks that have failed, and gives the group up then.
+//! Watches the collectives of a rank: the host does not wait for them, so a thread looks for those that do not end, calls
+//! that do not return, and ranks that have failed, and gives the group up then.
 
 use std::{
     collections::VecDeque,
@@ -19,13 +19,31 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Younger collectives are not asked for: each question is a call of the driver.
 const YOUNG: Duration = Duration::from_secs(2);
 
+/// How long a call that hangs in the library may take to return after the communicator was aborted.
+const RETURN: Duration = Duration::from_secs(5);
+
+/// How it can be known that a collective is done.
+#[derive(Clone)]
+enum End {
+    /// The call that starts it has not returned yet.
+    Starting,
+    /// A launch of a captured one: an end is marked when it is first looked for.
+    Unmarked,
+    Marked(Arc<dyn Transfer>),
+}
+
 /// A collective that was started and is not known to be done.
 struct Running {
     number: u64,
     text: String,
     since: Instant,
-    /// Its end. A launch of a captured one has none yet: it is marked when it is first looked for.
-    end: Option<Arc<dyn Transfer>>,
+    end: End,
+}
+
+impl Running {
+    fn is_starting(&self) -> bool {
+        matches!(self.end, End::Starting)
+    }
 }
 
 #[derive(Default)]
@@ -96,20 +114,39 @@ impl Watch {
         })
     }
 
-    /// The number of a collective that is being started.
-    pub(super) fn next(&self) -> u64 {
+    fn push(&self, text: String, end: End) -> u64 {
         let mut state = self.state();
         state.calls += 1;
-        state.calls
+        let number = state.calls;
+        state.running.push_back(Running { number, text, since: Instant::now(), end });
+        number
+    }
+
+    /// A collective is being started. Returns its number.
+    pub(super) fn begin_call(&self, text: String) -> u64 {
+        self.push(text, End::Starting)
+    }
+
+    /// The call has returned. Without an end it became part of a graph, and none has been started.
+    pub(super) fn end_call(&self, number: u64, end: Option<Arc<dyn Transfer>>) {
+        let mut state = self.state();
+        let Some(at) = state.running.iter().position(|one| one.number == number) else { return };
+        match end {
+            Some(end) => state.running[at].end = End::Marked(end),
+            None => {
+                state.running.remove(at);
+                state.calls -= 1;
+            }
+        }
+    }
+
+    /// A graph with a collective in it is being launched.
+    pub(super) fn launch(&self, text: String) {
+        self.push(text, End::Unmarked);
     }
 
     pub(super) fn calls(&self) -> u64 {
         self.state().calls
-    }
-
-    /// A collective was started.
-    pub(super) fn note(&self, number: u64, text: String, end: Option<Arc<dyn Transfer>>) {
-        self.state().running.push_back(Running { number, text, since: Instant::now(), end });
     }
 
     /// Why the group has failed.
@@ -128,6 +165,9 @@ impl Watch {
         self.forget_done();
         let state = self.state();
         match state.running.front() {
+            Some(Running { number, text, end: End::Starting, .. }) => {
+                format!("is in a call of NCCL that does not return, that of call {number}, {text}")
+            }
             Some(Running { number, text, .. }) => format!("waits in call {number}, {text}"),
             None => format!("has made {} calls and is busy with something else", state.calls),
         }
@@ -150,14 +190,30 @@ impl Watch {
         if let Some(communicator) = self.communicator() {
             communicator.abort();
         }
-        self.state().running.clear();
+        self.state().running.retain(Running::is_starting);
+        self.expect_return(&reason);
+    }
+
+    /// Ends the process if a thread of the program stays in a call of the library although the communicator was aborted:
+    /// there is no other way to end such a call, and the launcher ends the other ranks only when a process has ended.
+    fn expect_return(&self, reason: &str) {
+        let aborted = Instant::now();
+        while self.state().running.iter().any(Running::is_starting) {
+            if aborted.elapsed() > RETURN {
+                eprintln!(
+                    "{reason}. The call has not returned although its communicator was aborted: the process ends."
+                );
+                std::process::abort();
+            }
+            thread::sleep(LOOK / 10);
+        }
     }
 
     /// Drops what is done from the front of the queue.
     fn forget_done(&self) {
         loop {
             let end = match self.state().running.front() {
-                Some(Running { end: Some(end), .. }) => end.clone(),
+                Some(Running { end: End::Marked(end), .. }) => end.clone(),
                 _ => return,
             };
             // A device that has failed says so itself to who uses it.
@@ -165,7 +221,8 @@ impl Watch {
                 return;
             }
             let mut state = self.state();
-            if state.running.front().is_some_and(|first| first.end.as_ref().is_some_and(|one| Arc::ptr_eq(one, &end))) {
+            let is_same = |first: &Running| matches!(&first.end, End::Marked(one) if Arc::ptr_eq(one, &end));
+            if state.running.front().is_some_and(is_same) {
                 state.running.pop_front();
             }
         }
@@ -188,12 +245,13 @@ impl Watch {
 
     /// Gives launches of captured collectives an end: whatever is queued by now comes after them.
     fn mark_launches(&self) {
-        let all_have = self.state().running.iter().all(|one| one.end.is_some());
-        let Some(communicator) = self.communicator().filter(|_| !all_have) else { return };
+        let is_due = |one: &&Running| matches!(one.end, End::Unmarked) && one.since.elapsed() > YOUNG / 4;
+        let due: Vec<u64> = self.state().running.iter().filter(is_due).map(|one| one.number).collect();
+        let Some(communicator) = self.communicator().filter(|_| !due.is_empty()) else { return };
         let Ok(end) = communicator.mark() else { return };
         let end: Arc<dyn Transfer> = end.into();
-        for one in self.state().running.iter_mut().filter(|one| one.since.elapsed() > YOUNG / 4) {
-            one.end.get_or_insert_with(|| end.clone());
+        for one in self.state().running.iter_mut().filter(|one| due.contains(&one.number)) {
+            one.end = End::Marked(end.clone());
         }
     }
 

@@ -37,6 +37,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("other_shape", faults::other_shape),
     ("left", faults::left),
     ("full_disk", faults::full_disk),
+    ("exits", faults::exits),
+    ("forgotten", faults::forgotten),
     ("endless", faults::endless),
 ];
 

@@ -7,7 +7,7 @@ use kiln_distributed::{Collective, DistributedDataParallel, DistributedError, Pr
 use kiln_nn::{Linear, Module, ModuleTree, functional::mse_loss};
 use kiln_tensor::{ErrorKind, Result, Tensor};
 
-use crate::{common, launch};
+use crate::{common, launch, mpiexec};
 
 const QUICK: [(&str, &str); 1] = [("KILN_DISTRIBUTED_TIMEOUT", "1.5")];
 /// Long enough on a busy machine.
@@ -25,16 +25,71 @@ fn a_rank_that_is_too_late_is_named() {
 
 #[test]
 fn a_rank_that_is_killed_ends_all() {
-    for phase in ["forward", "backward", "step"] {
+    let phases = [("start", "-9"), ("forward", "-9"), ("backward", "-9"), ("step", "-9"), ("save", "-9")];
+    // As Slurm and Kubernetes end a process. (SIGINT is ignored by processes that a shell has started in the background.)
+    for (phase, signal) in phases.into_iter().chain([("forward", "-TERM")]) {
         let words = ["ENDED WITH", "rank 1 has failed: its process has ended, or its connection"];
-        let Some(ended) = common::fails(2, "killed", &[("KILN_PHASE", phase)], &words) else { return };
+        let variables = [("KILN_PHASE", phase), ("KILN_SIGNAL", signal)];
+        let Some(ended) = common::fails(2, "killed", &variables, &words) else { return };
         assert!(ended.time < SOON, "{phase}: {:?}", ended.time);
+    }
+}
+
+/// A call of the library that does not return, on rank 1: whoever notices it first says which call of which rank it is.
+#[test]
+fn a_call_that_hangs_in_the_library_is_named() {
+    if !launch::is_simulated() {
+        return;
+    }
+    let call = "call 2, all_reduce (sum) of f32[3] (the sum of everything)";
+    let noticed_by_0 =
+        format!("rank 0 of 2: {call}, was not done within 1.5 s; rank 1 is in a call of NCCL that does not");
+    let noticed_by_1 = format!("rank 1 of 2: {call}, was not done within 1.5 s; rank 0 waits in {call}");
+    let (hangs, quick) = (("KILN_SIM_HANG_COLLECTIVE", "2"), QUICK[0]);
+    let forever = ("KILN_SIM_HANG_FOREVER", "1");
+    // The call returns when the communicator is aborted, or else the process has to end.
+    let process_ends = "The call has not returned although its communicator was aborted";
+    let cases: [([launch::Variables<'_>; 2], &str, bool); 3] = [
+        ([&[quick], &[hangs]], &noticed_by_0, true),
+        ([&[], &[quick, hangs]], &noticed_by_1, true),
+        ([&[], &[quick, hangs, forever]], &noticed_by_1, false),
+    ];
+    for (of_ranks, notice, returns) in cases {
+        let Some(run) = launch::start_differently("hangs", &[], &of_ranks) else { return };
+        let ended = run.end();
+        assert!(!ended.success && ended.text.contains(notice), "{notice:?} is not in {}", ended.text);
+        assert_eq!(ended.text.matches("ENDED WITH").count(), if returns { 2 } else { 1 }, "{}", ended.text);
+        assert_eq!(ended.text.contains(process_ends), !returns, "{}", ended.text);
+        assert!(ended.time < SOON, "{:?}", ended.time);
+    }
+}
+
+#[test]
+fn a_rank_with_another_model_is_noticed_before_the_first_step() {
+    let words = ["different models: rank 0 and rank 1 have weight: f32[2, 4] and weight: f32[3, 4]"];
+    common::fails(2, "other_model", &[], &words);
+}
+
+/// MPI's notes say as much as those by TCP.
+#[test]
+fn ranks_of_mpiexec_end_with_the_same_errors() {
+    if !launch::has_devices(2) {
+        return;
+    }
+    let left = "rank 0 of 2: broadcast from rank 1 of f32[2] cannot be done: rank 1 has left the group after 3";
+    let late = "was not done within 1.5 s; rank 1 has made 1 calls and is busy with something else";
+    for (scenario, words) in [("left", left), ("too_late", late)] {
+        let variables = [("KILN_SIM_DEVICES", "2"), QUICK[0]];
+        let Some(run) = mpiexec::start(2, scenario, &variables) else { return };
+        let ended = run.end();
+        assert!(ended.text.contains(words), "{words:?} is not in {}", ended.text);
+        assert!(ended.time < SOON, "{scenario}: {:?}", ended.time);
     }
 }
 
 #[test]
 fn a_rank_that_is_stopped_is_named() {
-    if !launch::has_devices() {
+    if !launch::has_devices(2) {
         return;
     }
     let variables = [QUICK[0], ("KILN_PHASE", "forward"), ("KILN_SIGNAL", "-STOP")];
@@ -161,6 +216,7 @@ pub fn killed(group: &Arc<dyn ProcessGroup>) -> Result<()> {
             kill();
         }
     };
+    dies("start", 2);
     let model = Linear::new(4, 2)?.to(group.device())?;
     let _ddp = DistributedDataParallel::new(&model, group)?;
     for step in 0..5 {
@@ -177,8 +233,23 @@ pub fn killed(group: &Arc<dyn ProcessGroup>) -> Result<()> {
         loss.backward()?;
         dies("step", step);
         loss.item::<f32>()?;
+        dies("save", step);
+        group.on_main(|| Ok(()))?;
     }
     group.barrier()
+}
+
+pub fn hangs(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    group.barrier()?;
+    let x = vector(3, group)?;
+    let call = Collective::all_reduce(&x, ReduceOp::Sum).named("the sum of everything");
+    group.start(call)?.wait()?;
+    x.to_vec::<f32>().map(drop)
+}
+
+pub fn other_model(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    let model = Linear::new(4, 2 + group.rank())?.to(group.device())?;
+    DistributedDataParallel::new(&model, group).map(drop)
 }
 
 pub fn other_shape(group: &Arc<dyn ProcessGroup>) -> Result<()> {

@@ -40,13 +40,22 @@ fn torchrun_starts_ranks_that_meet_without_mpi() {
 }
 
 #[test]
+fn slurm_starts_ranks_that_meet_without_mpi() {
+    let Some(run) = launch::by_slurm(2, "collectives") else { return };
+    let ended = run.end();
+    assert!(ended.success && ended.text.matches("PLAYED").count() == 2, "{}", ended.text);
+}
+
+#[test]
 fn ranks_are_threads_of_one_process() {
-    if !launch::has_devices() {
-        return;
+    for ranks in [2, 4] {
+        if !launch::has_devices(ranks) {
+            return;
+        }
+        let output = launch::test("gpu::threads", "", &[("KILN_RANKS", &ranks.to_string())]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("PLAYED"), "{text}");
     }
-    let output = launch::test("gpu::threads", "", &[]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("PLAYED"), "{text}");
 }
 
 /// VGG16 at a width at which the simulated device computes it in a moment, without its random zeros.
@@ -182,21 +191,23 @@ pub fn captured(group: &Arc<dyn ProcessGroup>) -> Result<()> {
     Ok(())
 }
 
-/// Ranks as threads: started by a test, since they need a process with two devices.
+/// Ranks as threads: started by a test, since they need a process with several devices.
 #[test]
 #[ignore = "started by another test"]
 fn threads() {
-    let devices = [Device::Cuda(0), Device::Cuda(1)];
+    let size: usize = std::env::var("KILN_RANKS").unwrap().parse().unwrap();
+    let devices: Vec<Device> = (0..size).map(Device::Cuda).collect();
     let groups = local_process_groups(&devices, GroupOptions::default()).unwrap();
     assert!(local_process_groups(&[devices[0], devices[0]], GroupOptions::default()).is_err());
     assert!(local_process_groups(&[Device::Cpu], GroupOptions::default()).is_err());
-    let models = devices.map(|device| {
+    let new = |&device: &Device| {
         manual_seed(5);
         seq![Linear::new(6, 8).unwrap(), ReLU::new(), Linear::new(8, 3).unwrap()].to(device).unwrap()
-    });
-    let x = Tensor::randn([2, 4, 6], Device::Cpu).unwrap();
+    };
+    let models: Vec<Sequential> = devices.iter().map(new).collect();
+    let x = Tensor::randn([size, 4, 6], Device::Cpu).unwrap();
     let work = |rank: usize, group: Arc<dyn ProcessGroup>| -> Result<()> {
-        assert_eq!((group.rank(), group.size(), group.device()), (rank, 2, devices[rank]));
+        assert_eq!((group.rank(), group.size(), group.device()), (rank, size, devices[rank]));
         let ddp = DistributedDataParallel::new(&models[rank], &group)?;
         let mut optimizer = Adam::new(models[rank].named_parameters(), 1e-2)?;
         let x = x.select(0, rank as i64)?.to_device(devices[rank])?;
@@ -212,7 +223,7 @@ fn threads() {
         drop(ddp);
         let sum = Tensor::full([3], rank as f64 + 1.0, devices[rank])?;
         group.all_reduce(&sum, ReduceOp::Sum)?;
-        assert_eq!(sum.to_vec::<f32>()?, [3.0; 3]);
+        assert_eq!(sum.to_vec::<f32>()?, [(size * (size + 1) / 2) as f32; 3]);
         Ok(())
     };
     thread::scope(|scope| {

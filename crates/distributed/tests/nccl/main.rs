@@ -35,6 +35,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("steps", gpu::steps),
     ("captured", gpu::captured),
     ("too_late", faults::too_late),
+    ("hangs", faults::hangs),
+    ("other_model", faults::other_model),
     ("killed", faults::killed),
     ("other_shape", faults::other_shape),
     ("left", faults::left),
@@ -51,12 +53,13 @@ fn rank() {
 #[test]
 fn collectives_compute_what_one_process_would() {
     common::succeeds(2, "collectives");
+    common::succeeds_with(4, "collectives", &[("KILN_DISTRIBUTED_DEBUG", "1")]);
 }
 
 /// MPI has started the ranks: it carries NCCL's id, or all of the data, by way of the host.
 #[test]
 fn ranks_of_mpiexec_use_either_engine() {
-    if !launch::has_devices() {
+    if !launch::has_devices(2) {
         return;
     }
     let by_host = [
@@ -80,6 +83,7 @@ fn sums_texts_and_errors_go_to_all_ranks() {
 #[test]
 fn parameters_stay_equal_bit_for_bit() {
     common::succeeds(2, "bit_equal");
+    common::succeeds(4, "bit_equal");
 }
 
 #[test]
@@ -111,5 +115,7 @@ fn ranks_decide_alike_about_scaled_steps() {
 
 #[test]
 fn statistics_are_those_of_all_batches() {
-    common::succeeds(2, "sync_batch_norm");
+    for ranks in [2, 3] {
+        common::succeeds(ranks, "sync_batch_norm");
+    }
 }

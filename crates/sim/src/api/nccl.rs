@@ -3,6 +3,7 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use super::stream::known;
 use crate::nccl::link::Link;
@@ -207,8 +208,18 @@ fn collective(arguments: Arguments) -> NcclStatus {
         }
         // Nothing is done for no elements.
         Ok(_) if count == 0 => NcclStatus::SUCCESS,
+        Ok(Collective { link, .. }) if world::with(|world| world.profile.faults.hang.fails()) => hang(&link),
         Ok(collective) => now_or_later(Job::Collective { collective, stream }),
     }
+}
+
+/// A call that waits for something that never comes, as when a connection is lost while it is being made.
+fn hang(link: &Link) -> NcclStatus {
+    const LOOK: Duration = Duration::from_millis(5);
+    while !link.is_aborted() || world::with(|world| world.profile.faults.hang_forever) {
+        thread::sleep(LOOK);
+    }
+    fail(NcclStatus::INTERNAL_ERROR, "the call was aborted")
 }
 
 fn function(kind: Kind) -> &'static str {
