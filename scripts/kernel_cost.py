@@ -61,14 +61,15 @@ class Device:
         return min(by_registers, by_shared, self.blocks, self.warps // warps) * warps / self.warps
 
 
-# From NVIDIA's white papers of the architectures (A100 80 GB and H100 as SXM), and the CUDA programming guide's table of
-# technical specifications.
-DEVICES = [
-    Device("A100", 80, 108, 1.41, 2.04, 64, 32, 164 << 10),
-    Device("RTX 4090", 89, 128, 2.52, 1.01, 48, 24, 100 << 10),
-    Device("H100", 90, 132, 1.98, 3.35, 64, 32, 228 << 10),
-    Device("RTX 5090", 120, 170, 2.41, 1.79, 48, 24, 100 << 10),
-]
+def read_devices():
+    """The GPUs of scripts/gpu_profiles.txt, which has the sources."""
+    lines = (ROOT / "scripts" / "gpu_profiles.txt").read_text().splitlines()
+    rows = [line.split() for line in lines if line and not line.startswith("#")]
+    return [Device(name.replace("_", " "), int(arch), int(processors), float(clock), float(bandwidth), int(warps), int(blocks),
+                   int(shared) << 10) for name, arch, processors, clock, bandwidth, warps, blocks, shared, *_ in rows]
+
+
+DEVICES = read_devices()
 
 
 @dataclass

@@ -41,6 +41,16 @@ impl Intervals {
         }
     }
 
+    /// The ranges, in order.
+    pub fn ranges(&self) -> impl Iterator<Item = Range> + '_ {
+        self.0.iter().map(|(&begin, &end)| Range { begin, end })
+    }
+
+    /// The number of bytes in the set.
+    pub fn bytes(&self) -> u64 {
+        self.0.iter().map(|(begin, end)| end - begin).sum()
+    }
+
     /// The first address of a range that is not in the set.
     pub fn gap(&self, range: Range) -> Option<u64> {
         let reach = self.0.range(..=range.begin).next_back().map_or(range.begin, |(_, end)| range.begin.max(*end));

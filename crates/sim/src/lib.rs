@@ -3,6 +3,8 @@
 //!
 //! Without the feature `device` there is nothing here: the device needs a C++ compiler.
 #[cfg(feature = "device")]
+mod account;
+#[cfg(feature = "device")]
 pub mod api;
 #[cfg(feature = "device")]
 mod blas;

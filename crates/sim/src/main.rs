@@ -1,5 +1,7 @@
 //! `cargo sim <command…>`: builds the simulated device and runs a command on it.
 #[cfg(feature = "device")]
+mod account_table;
+#[cfg(feature = "device")]
 mod coverage;
 #[cfg(feature = "device")]
 mod runner;

@@ -64,6 +64,8 @@ pub struct Profile {
     pub races: bool,
     /// Whether memory held at the end is reported as a mistake, with the place where it was allocated.
     pub leaks: bool,
+    /// Whether products and convolutions write zeros instead of what they should compute, for an account of large networks.
+    pub no_values: bool,
     /// Faults to inject.
     pub faults: Faults,
 }
@@ -187,6 +189,7 @@ impl Default for Profile {
             seed: 0,
             races: false,
             leaks: false,
+            no_values: false,
             faults: Faults::default(),
         }
     }
@@ -195,8 +198,9 @@ impl Default for Profile {
 impl Profile {
     /// The default, changed by `KILN_SIM_ARCH`, `KILN_SIM_DRIVER`, `KILN_SIM_DEVICES`, `KILN_SIM_MEMORY`,
     /// `KILN_SIM_POOLS`, `KILN_SIM_ORDER` (forward, reversed, random), `KILN_SIM_SEED`, `KILN_SIM_RACES`, `KILN_SIM_LEAKS`,
-    /// `KILN_SIM_PTX`, `KILN_SIM_NO_JIT`, `KILN_SIM_NO_SASS`, `KILN_SIM_FAIL_ALLOCATION`, `KILN_SIM_FAIL_LAUNCH`,
-    /// `KILN_SIM_FAIL_KERNEL`, `KILN_SIM_FAIL_RECORD`, `KILN_SIM_HANG_COLLECTIVE`, `KILN_SIM_HANG_FOREVER`, `KILN_SIM_NO_EPILOGUES` (numbers, with commas),
+    /// `KILN_SIM_NO_VALUES`, `KILN_SIM_PTX`, `KILN_SIM_NO_JIT`, `KILN_SIM_NO_SASS`, `KILN_SIM_FAIL_ALLOCATION`,
+    /// `KILN_SIM_FAIL_LAUNCH`, `KILN_SIM_FAIL_KERNEL`, `KILN_SIM_FAIL_RECORD`, `KILN_SIM_HANG_COLLECTIVE`,
+    /// `KILN_SIM_HANG_FOREVER`, `KILN_SIM_NO_EPILOGUES` (numbers, with commas),
     /// `KILN_SIM_CANDIDATES`, `KILN_SIM_NO_PRODUCTS`, `KILN_SIM_NO_CONVOLUTIONS` (as in `fused,data:1=5000`), `KILN_SIM_CUDA`
     /// and `KILN_SIM_LAZY_MEMORY`, and by what the driver itself reads: `CUDA_CACHE_PATH`, `CUDA_CACHE_DISABLE`,
     /// `CUDA_DISABLE_PTX_JIT`.
@@ -226,10 +230,11 @@ impl Profile {
         let mut pools = u8::from(profile.pools);
         read("KILN_SIM_POOLS", &mut pools);
         profile.pools = pools != 0;
-        let (mut races, mut leaks) = (0u8, 0u8);
+        let (mut races, mut leaks, mut no_values) = (0u8, 0u8, 0u8);
         read("KILN_SIM_RACES", &mut races);
         read("KILN_SIM_LEAKS", &mut leaks);
-        (profile.races, profile.leaks) = (races != 0, leaks != 0);
+        read("KILN_SIM_NO_VALUES", &mut no_values);
+        (profile.races, profile.leaks, profile.no_values) = (races != 0, leaks != 0, no_values != 0);
         read("KILN_SIM_SEED", &mut profile.seed);
         match env::var("KILN_SIM_ORDER").as_deref() {
             Ok("reversed") => profile.order = Order::Reversed,

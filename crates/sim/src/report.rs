@@ -5,7 +5,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::{env, fs, process};
 
+use crate::account::{Entry, moved_and_least};
 use crate::delays;
+use crate::engine::Range;
+use crate::work::Work;
 
 /// The kinds of mistakes that the device detects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -176,6 +179,8 @@ pub struct Window {
     pub executed: Vec<String>,
     /// For each kernel launch, a hash of its arguments.
     pub arguments: Vec<u64>,
+    /// What each operation that was executed read and wrote.
+    pub entries: Vec<Entry>,
 }
 
 /// Findings and counts of a process.
@@ -234,6 +239,13 @@ impl Report {
     pub fn executed(&mut self, name: &str) {
         if let Some(open) = &mut self.open {
             open.executed.push(name.to_string());
+        }
+    }
+
+    /// Records what an operation read and wrote.
+    pub fn accounted(&mut self, name: &str, work: &Work, reads: &[Range], writes: &[Range]) {
+        if let Some(open) = &mut self.open {
+            open.entries.extend(Entry::new(name, work, reads, writes));
         }
     }
 
@@ -303,14 +315,15 @@ impl Report {
 }
 
 impl Window {
-    /// `{"counts": {…}, "operations": […], "executed": […], "arguments": […]}`
+    /// `{"counts": {…}, "operations": […], "executed": […], "arguments": […], "moved": …, "least": …, "entries": […]}`
     fn json(&self) -> String {
         let names = |names: &[String]| list(names.iter().map(String::as_str));
         let (counts, operations, executed) = (self.counts.json(), names(&self.operations), names(&self.executed));
-        let arguments = &self.arguments;
+        let (arguments, (moved, least)) = (&self.arguments, moved_and_least(&self.entries));
+        let entries = self.entries.iter().map(Entry::json).collect::<Vec<_>>().join(",\n");
         format!(
             "{{\"counts\": {counts}, \"operations\": {operations}, \"executed\": {executed}, \"arguments\": \
-             {arguments:?}}}"
+             {arguments:?}, \"moved\": {moved}, \"least\": {least}, \"entries\": [{entries}]}}"
         )
     }
 }
@@ -319,7 +332,7 @@ fn list<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     format!("[{}]", texts.map(quote).collect::<Vec<_>>().join(", "))
 }
 
-fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     let mut out = String::from("\"");
     for letter in text.chars() {
         match letter {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 use std::{env, fs, io};
 
+use crate::account_table;
 use crate::coverage;
 use crate::sanitize::Sanitizer;
 
@@ -41,15 +42,24 @@ pub fn main() -> ExitCode {
         let there = words.len() >= length && words[0] == name;
         there.then(|| words.drain(..length).collect())
     };
+    let account = option("--account", 1).is_some();
     let coverage = option("--coverage", 1).is_some();
     let sanitizer = option("--sanitize", 2);
     if words.is_empty() {
         eprintln!(
-            "usage: cargo sim [--coverage] [--sanitize address|thread] <command…>, as in `cargo sim test --features cuda`"
+            "usage: cargo sim [--account] [--coverage] [--sanitize address|thread] <command…>, as in `cargo sim test \
+             --features cuda`"
         );
         return ExitCode::FAILURE;
     }
-    match run(&words, coverage, sanitizer.as_ref().map(|words| words[1].as_os_str())) {
+    if account && sanitizer.is_some() {
+        eprintln!(
+            "cargo sim: under a sanitizer kernels do not record what they read and write, so there is no account"
+        );
+        return ExitCode::FAILURE;
+    }
+    let after = After { account, coverage };
+    match run(&words, after, sanitizer.as_ref().map(|words| words[1].as_os_str())) {
         Ok((status, findings)) => {
             let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
             // A program that succeeds although the device has found mistakes counts as failed.
@@ -62,7 +72,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(words: &[OsString], coverage: bool, sanitizer: Option<&OsStr>) -> io::Result<(ExitStatus, usize)> {
+/// What is printed after the reports.
+struct After {
+    account: bool,
+    coverage: bool,
+}
+
+fn run(words: &[OsString], after: After, sanitizer: Option<&OsStr>) -> io::Result<(ExitStatus, usize)> {
     let own = env::current_exe()?;
     let home = own.parent().ok_or_else(|| io::Error::other("the runner has no folder"))?;
     // Cargo puts the library here for a program that it runs, and not beside the program.
@@ -118,7 +134,10 @@ fn run(words: &[OsString], coverage: bool, sanitizer: Option<&OsStr>) -> io::Res
     }
     let status = command.status()?;
     let mut findings = report(&reports)?;
-    if coverage {
+    if after.account {
+        account_table::print(&reports)?;
+    }
+    if after.coverage {
         findings += coverage::missing(&reports)?;
     }
     if let Some(outer) = env::var_os("KILN_SIM_REPORT") {

@@ -15,6 +15,17 @@ pub enum Data {
 }
 
 impl Data {
+    /// Its name, or that of the type to which factors are rounded.
+    pub fn name(self, rounding: Rounding) -> &'static str {
+        match (self, rounding) {
+            (_, Rounding::Tf32) => "tf32",
+            (Data::F16, _) | (_, Rounding::F16) => "f16",
+            (Data::Bf16, _) | (_, Rounding::Bf16) => "bf16",
+            (Data::F32, Rounding::None) => "f32",
+            (Data::F64, Rounding::None) => "f64",
+        }
+    }
+
     fn of(number: i64) -> Option<Data> {
         Some(match number {
             0 => Data::F32,

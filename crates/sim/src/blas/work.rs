@@ -60,6 +60,17 @@ impl Product {
         Ok(())
     }
 
+    /// Multiplications and additions.
+    pub fn flops(&self) -> u64 {
+        let problem = &self.problem;
+        2 * [problem.m, problem.n, problem.k, problem.batch].iter().map(|&n| n as u64).product::<u64>()
+    }
+
+    /// The type in which factors are multiplied.
+    pub fn data(&self) -> &'static str {
+        self.problem.a.data.name(self.problem.rounding)
+    }
+
     /// Whether C is read: not if beta is 0.
     pub fn reads_c(&self) -> bool {
         !matches!(self.beta, Scalar::Value(0.0))

@@ -44,6 +44,18 @@ impl Convolution {
         (reads, [target].into_iter().chain(sums).collect())
     }
 
+    /// Multiplications and additions.
+    pub fn flops(&self) -> u64 {
+        let numel = |image: &Image| image.dims.iter().map(|&n| n as u64).product::<u64>();
+        let (y, w) = (&self.problem.y, &self.problem.w);
+        2 * numel(y) * (numel(w) / (w.dims[0] as u64).max(1))
+    }
+
+    /// The type in which factors are multiplied.
+    pub fn data(&self) -> &'static str {
+        self.problem.data.name(self.rounding)
+    }
+
     /// The address of the output.
     pub fn target(&self) -> u64 {
         self.at[self.problem.direction.result()]

@@ -46,7 +46,9 @@ impl World {
             }
         };
         self.compare(&operation, &reads, &writes);
-        self.look_for_unwritten(&operation.name, first_reads.as_ref().unwrap_or(&reads));
+        let first_reads = first_reads.as_ref().unwrap_or(&reads);
+        self.look_for_unwritten(&operation.name, first_reads);
+        self.report.accounted(&operation.name, &operation.work, first_reads, &writes);
         writes.into_iter().for_each(|range| self.written.insert(range));
         if !matches!(operation.work, Work::Mark(_)) {
             self.report.executed(&operation.name);
@@ -89,6 +91,12 @@ impl World {
             Work::Copy { from, to, bytes } => unsafe { work::copy(from, to, *bytes) },
             // SAFETY: as above.
             Work::Fill { to, pattern, width, bytes } => unsafe { work::fill(*to, *pattern, *width, *bytes) },
+            // SAFETY: as above.
+            Work::Product(_) | Work::Convolution(_) if self.profile.no_values => unsafe {
+                for Range { begin, end } in writes {
+                    std::ptr::write_bytes(begin as *mut u8, 0, (end - begin) as usize);
+                }
+            },
             // SAFETY: as above.
             Work::Product(product) => unsafe { crate::blas::compute::run(product) },
             // SAFETY: as above; the addresses were checked to be aligned for their elements.
