@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::{
     alloc::{Allocation, DeviceAllocator},
     context::Context,
-    event::Mark,
+    mark::Mark,
     pinned::Uploads,
     stream::Stream,
 };

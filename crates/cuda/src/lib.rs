@@ -30,6 +30,7 @@ mod images;
 pub mod launch;
 mod library_dtypes;
 mod libs;
+mod mark;
 mod memory;
 mod modules;
 mod nccl;

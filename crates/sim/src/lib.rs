@@ -7,6 +7,8 @@ mod account;
 #[cfg(feature = "device")]
 pub mod api;
 #[cfg(feature = "device")]
+mod arrival;
+#[cfg(feature = "device")]
 mod blas;
 #[cfg(feature = "device")]
 mod capture;
@@ -70,7 +72,7 @@ pub use dnn::attributes::{Attribute, KINDS, types};
 #[cfg(feature = "device")]
 pub use engine::{ENGINE_PATH, kernel_names};
 #[cfg(feature = "device")]
-pub use nccl::NcclStatus;
+pub use nccl::status::NcclStatus;
 #[cfg(feature = "device")]
 pub use profile::{Faults, Jit, Nth, Order, Profile, Refused};
 #[cfg(feature = "device")]

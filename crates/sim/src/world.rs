@@ -5,9 +5,10 @@ mod execute;
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::arrival::ARRIVED;
 use crate::blas::Blas;
 use crate::captures::Captures;
 use crate::clock::{Clock, Moment};
@@ -95,8 +96,6 @@ pub struct World {
 unsafe impl Send for World {}
 
 static WORLD: Mutex<Option<World>> = Mutex::new(None);
-/// Signaled when something may have arrived that a call waits for.
-static ARRIVED: Condvar = Condvar::new();
 
 thread_local! {
     /// The stack of contexts that the thread has made current.
@@ -129,11 +128,6 @@ pub fn until<R>(mut body: impl FnMut(&mut World) -> Option<R>) -> R {
         }
         guard = ARRIVED.wait_timeout(guard, LOOK).unwrap_or_else(PoisonError::into_inner).0;
     }
-}
-
-/// Lets calls that wait look again.
-pub fn wake() {
-    ARRIVED.notify_all();
 }
 
 /// Writes the report at the end of the process.

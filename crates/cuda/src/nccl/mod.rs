@@ -26,8 +26,8 @@ use crate::{
     context::{Context, unavailable},
     device::{CudaBackend, Device},
     error::CudaError,
-    event::Mark,
     libs::{Comm, NCCL, Nccl, NcclId, nccl},
+    mark::Mark,
     stream::WAITS,
     view::Access,
 };

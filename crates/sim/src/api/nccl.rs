@@ -6,10 +6,13 @@ use std::thread;
 use std::time::Duration;
 
 use super::stream::known;
+use crate::arrival;
+use crate::nccl::call::{Call, Kind, SIZES};
 use crate::nccl::link::Link;
 use crate::nccl::root::{self, ID};
-use crate::nccl::work::{Call, Collective, Kind, SIZES};
-use crate::nccl::{Comm, NcclStatus, VERSION, progress};
+use crate::nccl::status::NcclStatus;
+use crate::nccl::work::Collective;
+use crate::nccl::{Comm, VERSION, progress};
 use crate::report;
 use crate::work::Work;
 use crate::world::{self, CURRENT, World};
@@ -155,7 +158,7 @@ impl World {
             comm.latest = Some((stream, moment, self.streams.clock(stream)));
         }
         if self.sees_others_waiting() {
-            progress::wake();
+            arrival::wake();
         }
         NcclStatus::SUCCESS
     }

@@ -1,7 +1,8 @@
 //! What a collective computes: sums in the order of the ranks, so that all ranks have the same bits.
 use half::{bf16, f16};
 
-use super::work::{Call, Collective, Kind, SIZES};
+use super::call::{Call, Kind, SIZES};
+use super::work::Collective;
 
 /// An element, with the arithmetic of the library.
 trait Element: Copy {

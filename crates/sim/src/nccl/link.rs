@@ -6,10 +6,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use super::NcclStatus;
-use super::progress;
+use super::call::Call;
+use super::status::NcclStatus;
 use super::wire::{Kind, Message};
-use super::work::Call;
+use crate::arrival;
 
 /// What has arrived of a collective: each rank's call and values.
 pub type Arrived = Vec<Option<(Call, Vec<u8>)>>;
@@ -83,13 +83,13 @@ impl Link {
                     }
                     state.ended = true;
                     self.changed.notify_all();
-                    progress::wake();
+                    arrival::wake();
                     return;
                 }
             }
             self.changed.notify_all();
             drop(state);
-            progress::wake();
+            arrival::wake();
         }
     }
 
@@ -152,7 +152,7 @@ impl Link {
     pub fn abort(&self) {
         self.state().aborted = true;
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
-        progress::wake();
+        arrival::wake();
     }
 
     /// Ends this rank's part, and waits for the others to end theirs.

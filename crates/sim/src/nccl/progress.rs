@@ -1,27 +1,17 @@
 //! Progress without the host: a rank's device does its part of a collective that others wait for, although nothing on this
 //! rank's host waits for its streams.
-use std::sync::OnceLock;
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::Duration;
 
+use crate::arrival::PROGRESS;
 use crate::world;
 
-/// How often is looked for work that was queued after the others had sent their values.
+/// How often it looks for work that was queued after the others had sent their values.
 const LOOK: Duration = Duration::from_millis(2);
-
-static THREAD: OnceLock<Thread> = OnceLock::new();
-
-/// Something has arrived.
-pub fn wake() {
-    if let Some(thread) = THREAD.get() {
-        thread.unpark();
-    }
-    world::wake();
-}
 
 /// Starts the thread, if there is none.
 pub fn start() {
-    THREAD.get_or_init(|| {
+    PROGRESS.get_or_init(|| {
         let spawned = thread::Builder::new().name("kiln-sim-progress".into()).spawn(|| {
             loop {
                 // A thread that is never joined, as a device that works by itself.

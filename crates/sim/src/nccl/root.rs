@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{io, process, thread};
 
-use super::NcclStatus;
+use super::status::NcclStatus;
 use super::wire::{Kind, Message};
 
 /// Bytes of an id.

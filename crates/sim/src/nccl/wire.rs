@@ -2,7 +2,7 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 
-use super::work::Call;
+use super::call::Call;
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
