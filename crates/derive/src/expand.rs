@@ -168,7 +168,10 @@ fn saved(
     }
     let save = fields.iter().map(|(member, name, ty)| {
         // With the span of the field's type, so that the compiler underlines a type that cannot be saved.
-        quote_spanned!(ty.span()=> fields.insert(::std::string::String::from(#name), at.field(#name, &self.#member)?);)
+        quote_spanned! {ty.span()=>
+            let value = at.inside(#name, |at| #krate::saved::Saved::save(&self.#member, at))?;
+            fields.insert(::std::string::String::from(#name), value);
+        }
     });
     let take = fields.iter().map(|(member, name, ty)| quote_spanned!(ty.span()=> #member: fields.take(#name, at)?,));
     let blank = skipped

@@ -5,8 +5,11 @@ mod attention;
 mod bilinear;
 mod conv;
 mod conv_norm;
+mod conv_options;
+mod conv_transpose;
 mod dropout;
 mod embedding;
+mod fold_cache;
 mod instance_norm;
 mod linear;
 mod norm;
@@ -26,10 +29,9 @@ pub use activation::{
 };
 pub use attention::{AttentionMasks, MultiheadAttention, MultiheadAttentionOptions};
 pub use bilinear::Bilinear;
-pub use conv::{
-    Conv1d, Conv1dOptions, Conv2d, Conv2dOptions, Conv3d, Conv3dOptions, ConvOptions, ConvTranspose1d, ConvTranspose2d,
-    ConvTranspose3d, Padding, PaddingMode,
-};
+pub use conv::{Conv1d, Conv2d, Conv3d};
+pub use conv_options::{Conv1dOptions, Conv2dOptions, Conv3dOptions, ConvOptions, Padding, PaddingMode};
+pub use conv_transpose::{ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
 pub use dropout::{Dropout, Dropout2d};
 pub use embedding::Embedding;
 pub use instance_norm::{InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, InstanceNormOptions};

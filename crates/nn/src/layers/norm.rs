@@ -238,8 +238,8 @@ macro_rules! batch_norms {
                 self.run(x, Around { relu: true, ..Around::default() })
             }
 
-            fn as_batch_norm2d(&self) -> Option<&BatchNorm2d> {
-                (self as &dyn Any).downcast_ref()
+            fn as_any(&self) -> Option<&dyn Any> {
+                Some(self)
             }
         }
     )*};

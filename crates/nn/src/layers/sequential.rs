@@ -6,6 +6,7 @@ use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor};
 use serde_json::{Value, json};
 
+use super::{conv::Conv2d, norm::BatchNorm2d};
 use crate::{
     module::{Field, FieldKind, Module, ModuleTree, Part, PartMut, failed_in_container},
     parameter::Training,
@@ -139,7 +140,9 @@ impl Module for Sequential {
 fn forward_first(layers: &[(String, Box<dyn Module>)], x: &Tensor) -> Result<(Tensor, usize)> {
     let (first, after) = (&layers[0].1, |i: usize| layers.get(i).map(|(_, layer)| layer).filter(|_| !is_observed()));
     let is_relu = |i: usize| after(i).is_some_and(|layer| layer.is_relu());
-    if let (Some(conv), Some(norm)) = (first.as_conv2d(), after(1).and_then(|layer| layer.as_batch_norm2d())) {
+    let conv = first.as_any().and_then(|layer| layer.downcast_ref::<Conv2d>());
+    let norm = after(1).and_then(|layer| layer.as_any()?.downcast_ref::<BatchNorm2d>());
+    if let (Some(conv), Some(norm)) = (conv, norm) {
         let relu = is_relu(2);
         let y = match conv.fold_forward(x, norm, None, relu)? {
             Some(y) => y,
@@ -176,11 +179,11 @@ impl ModuleTree for Sequential {
 
 impl Saved for Sequential {
     fn save(&self, at: &mut Describing) -> Result<Value> {
-        let training = at.field("training", &self.training)?;
+        let training = at.inside("training", |at| self.training.save(at))?;
         let layers: Vec<Value> = self
             .children
             .iter()
-            .map(|(name, layer)| Ok(json!([name, at.field(name, layer)?])))
+            .map(|(name, layer)| Ok(json!([name, at.inside(name, |at| layer.save(at))?])))
             .collect::<Result<_>>()?;
         let fields = [("training".to_owned(), training), ("layers".to_owned(), layers.into())];
         Ok(at.module(Self::TYPE, fields.into_iter().collect()))

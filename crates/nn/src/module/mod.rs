@@ -14,9 +14,9 @@ pub use load::LoadReport;
 pub(crate) use tree::walk;
 pub use tree::{ModuleTree, Part, PartMut};
 
-use kiln_tensor::{Result, Tensor};
+use std::any::Any;
 
-use crate::layers::{BatchNorm2d, Conv2d};
+use kiln_tensor::{Result, Tensor};
 
 /// A layer or model: computes a tensor from a tensor.
 ///
@@ -105,14 +105,9 @@ pub trait Module: ModuleTree {
         false
     }
 
-    /// This module, if it is a convolution of images and nothing else: [`Sequential`](crate::Sequential) runs it together with
-    /// the batch normalization after it.
-    fn as_conv2d(&self) -> Option<&Conv2d> {
-        None
-    }
-
-    /// This module, if it is a batch normalization of images and nothing else.
-    fn as_batch_norm2d(&self) -> Option<&BatchNorm2d> {
+    /// This module with its type, if [`Sequential`](crate::Sequential) may run it together with its neighbors: a convolution
+    /// of images with the batch normalization after it.
+    fn as_any(&self) -> Option<&dyn Any> {
         None
     }
 }
@@ -130,11 +125,7 @@ impl<M: Module + ?Sized> Module for Box<M> {
         (**self).is_relu()
     }
 
-    fn as_conv2d(&self) -> Option<&Conv2d> {
-        (**self).as_conv2d()
-    }
-
-    fn as_batch_norm2d(&self) -> Option<&BatchNorm2d> {
-        (**self).as_batch_norm2d()
+    fn as_any(&self) -> Option<&dyn Any> {
+        (**self).as_any()
     }
 }

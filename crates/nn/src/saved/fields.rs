@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use kiln_tensor::{DType, PoolDivisor, Result, Tensor};
 use serde_json::json;
 
-use super::{
-    Saved, Value,
-    restoring::{Describing, Restoring},
-};
+use super::{Saved, Value, describing::Describing, restoring::Restoring};
 use crate::{
     module::Module,
     parameter::{Buffer, Parameter, Training},
@@ -188,7 +185,7 @@ impl<T: Saved> Saved for Option<T> {
 }
 
 fn save_all<'t, T: Saved + 't>(items: impl IntoIterator<Item = &'t T>, at: &mut Describing) -> Result<Value> {
-    let save = |(i, item): (usize, &T)| at.field(&i.to_string(), item);
+    let save = |(i, item): (usize, &T)| at.inside(&i.to_string(), |at| item.save(at));
     items.into_iter().enumerate().map(save).collect::<Result<Vec<_>>>().map(Value::Array)
 }
 
@@ -223,7 +220,7 @@ macro_rules! tuple {
     ($count:literal $($ty:ident $i:tt),*) => {
         impl<$($ty: Saved),*> Saved for ($($ty,)*) {
             fn save(&self, at: &mut Describing) -> Result<Value> {
-                Ok(Value::Array(vec![$(at.field(stringify!($i), &self.$i)?),*]))
+                Ok(Value::Array(vec![$(at.inside(stringify!($i), |at| self.$i.save(at))?),*]))
             }
             fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<($($ty,)*)> {
                 match list(value, at)? {
@@ -243,7 +240,7 @@ tuple!(4 A 0, B 1, C 2, D 3);
 
 impl<T: Saved> Saved for BTreeMap<String, T> {
     fn save(&self, at: &mut Describing) -> Result<Value> {
-        let save = |(name, item): (&String, &T)| Ok((name.clone(), at.field(name, item)?));
+        let save = |(name, item): (&String, &T)| Ok((name.clone(), at.inside(name, |at| item.save(at))?));
         self.iter().map(save).collect::<Result<_>>().map(Value::Object)
     }
 

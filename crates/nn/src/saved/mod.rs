@@ -20,15 +20,18 @@
 //! An unknown type (not in the [`Registry`]), a missing or superfluous field, and a missing or superfluous tensor are
 //! errors that name it. Values are checked where they are used, like values from a program.
 
+mod describing;
 mod fields;
 mod known_types;
+mod path;
 mod registry;
 mod restoring;
 mod whole;
 
+pub use describing::Describing;
 pub use kiln_tensor::Error;
 pub use known_types::Registry;
-pub use restoring::{Describing, Fields, Restoring};
+pub use restoring::{Fields, Restoring};
 pub use serde_json::{Map, Value};
 pub use whole::{describe, restore};
 

@@ -1,75 +1,11 @@
-//! Writing a model's description to a file, and restoring a model from it: the state of the walk in either direction.
+//! Restoring a model from its description in a file: the state of the walk through that.
 
 use std::collections::{HashMap, HashSet};
 
 use kiln_tensor::{Error, Result, StateDict, Tensor};
 
-use super::{Map, Saved, Value, known_types::Registry};
+use super::{Map, Saved, Value, known_types::Registry, path::Path};
 use crate::module::Module;
-
-/// The current path in a walk through a model: names with dots between them.
-#[derive(Default)]
-struct Path(Vec<String>);
-
-impl Path {
-    fn text(&self) -> String {
-        self.0.join(".")
-    }
-
-    fn wrong(&self, op: &'static str, why: impl std::fmt::Display) -> Error {
-        let at = if self.0.is_empty() { "the model".into() } else { self.text() };
-        Error::argument(op, format!("{at}: {why}"))
-    }
-}
-
-/// Collects the tensors of a model that is being described.
-#[derive(Default)]
-pub struct Describing {
-    path: Path,
-    tensors: StateDict,
-}
-
-impl Describing {
-    /// Describes a part under its name.
-    ///
-    /// # Errors
-    /// Those of [`Saved::save`].
-    pub fn field<T: Saved>(&mut self, name: &str, part: &T) -> Result<Value> {
-        self.inside(name, |at| part.save(at))
-    }
-
-    /// Runs `f` with one more name in the path.
-    fn inside<T>(&mut self, name: &str, f: impl FnOnce(&mut Describing) -> Result<T>) -> Result<T> {
-        self.path.0.push(name.to_owned());
-        let result = f(self);
-        self.path.0.pop();
-        result
-    }
-
-    /// A module: its type's name, and its fields.
-    #[must_use]
-    pub fn module(&self, name: &str, fields: Map<String, Value>) -> Value {
-        Value::Object([(name.to_owned(), Value::Object(fields))].into_iter().collect())
-    }
-
-    /// Adds a tensor under the current path; returns the path of the first occurrence if the tensor was seen before.
-    pub fn tensor(&mut self, tensor: &Tensor) -> Option<&str> {
-        let same = self.tensors.iter().position(|(_, seen)| seen.is_same(tensor));
-        if same.is_none() {
-            self.tensors.insert(self.path.text(), tensor.clone());
-        }
-        same.and_then(|i| self.tensors.get_index(i)).map(|(name, _)| name.as_str())
-    }
-
-    /// An error that names the current path.
-    pub fn wrong(&self, why: impl std::fmt::Display) -> Error {
-        self.path.wrong("save", why)
-    }
-
-    pub(super) fn into_tensors(self) -> StateDict {
-        self.tensors.into_iter().map(|(name, tensor)| (name, tensor.detach())).collect()
-    }
-}
 
 /// The source of a model: the tensors and the registry.
 pub struct Restoring<'a> {
@@ -91,9 +27,9 @@ impl<'a> Restoring<'a> {
     /// # Errors
     /// Those of `f`.
     pub fn inside<T>(&mut self, name: &str, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        self.path.0.push(name.to_owned());
+        self.path.push(name);
         let result = f(self);
-        self.path.0.pop();
+        self.path.pop();
         result
     }
 

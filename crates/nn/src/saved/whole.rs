@@ -3,10 +3,7 @@
 use kiln_tensor::{Error, Result, StateDict};
 use serde_json::Value;
 
-use super::{
-    known_types::Registry,
-    restoring::{Describing, Restoring},
-};
+use super::{describing::Describing, known_types::Registry, restoring::Restoring};
 use crate::module::{Module, ModuleTree};
 
 /// The architecture of a model, and its tensors by path: those of the state dict, and buffers that are not in it.

@@ -240,7 +240,7 @@ impl Stack {
             ("bidirectional", o.bidirectional.save(at)?),
             ("proj_size", o.proj_size.save(at)?),
             ("nonlinearity", o.nonlinearity.save(at)?),
-            ("training", at.field("training", &self.training)?),
+            ("training", at.inside("training", |at| self.training.save(at))?),
         ];
         let mut parameters = Vec::new();
         self.visit(&mut |name, part| {
@@ -248,7 +248,7 @@ impl Stack {
                 parameters.push((name.to_owned(), parameter));
             }
         });
-        let parameters = parameters.into_iter().map(|(name, p)| Ok((name.clone(), at.field(&name, p)?)));
+        let parameters = parameters.into_iter().map(|(name, p)| Ok((name.clone(), at.inside(&name, |at| p.save(at))?)));
         let parameters = parameters.collect::<Result<Vec<_>>>()?;
         let fields = fields.drain(..).map(|(name, value)| (name.to_owned(), value)).chain(parameters).collect();
         Ok(at.module(self.name, fields))
