@@ -28,15 +28,16 @@ impl Conv2d {
     /// The convolution, then a batch normalization, then `+ residual`, then ReLU: how blocks of residual networks compute.
     /// `residual` has the shape of the result. The normalization, the sum and ReLU are one primitive.
     ///
-    /// In training mode, the convolution's bias is added to the running mean alone: the mean of the batch takes it away from the
-    /// images, and its gradient is zeros.
+    /// In training mode, the convolution's bias is added to the running mean alone: the mean of the batch takes it away
+    /// from the images, and its gradient is zeros.
     ///
     /// In evaluation mode, where no gradients are recorded, the normalization is folded into the convolution: its weight is
     /// multiplied by `γ / sqrt(running_var + eps)` per output channel, and its bias becomes `(bias - running_mean) · γ /
     /// sqrt(running_var + eps) + β`, computed in `f64` and rounded once. Both are kept until one of the tensors that they
     /// are computed from changes. Results differ from those of separate layers by rounding: in `f32` by less than 1e-5 of
     /// the largest one; in `f16` and `bf16` by what rounding the weight and the bias to that type causes, as in PyTorch's
-    /// `fuse_conv_bn_weights` (<https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.fusion.fuse_conv_bn_weights.html>).
+    /// `fuse_conv_bn_weights`
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.fusion.fuse_conv_bn_weights.html>).
     ///
     /// # Errors
     /// Those of the layers, and if the residual has another shape than the result.
@@ -60,8 +61,8 @@ impl Conv2d {
         relu.map_or_else(|| Ok(y.clone()), |relu| relu.forward(&y))
     }
 
-    /// [`forward_norm`](Conv2d::forward_norm) without folding: the normalization adds the residual and applies ReLU, and where
-    /// it takes away the convolution's bias, that is left out.
+    /// [`forward_norm`](Conv2d::forward_norm) without folding: the normalization adds the residual and applies ReLU,
+    /// and where it removes the convolution's bias, none is added.
     pub(super) fn fused_forward(
         &self,
         x: &Tensor,
@@ -72,7 +73,7 @@ impl Conv2d {
         let bias = self.bias.as_deref();
         let (bias, bias_before) = if norm.removes_bias() { (None, bias) } else { (bias, None) };
         let y = self.convolve(x, (&self.weight, bias), None, false)?;
-        // One of another dtype decides on that of the sum.
+        // A residual of another dtype determines the dtype of the sum.
         if let Some(residual) = residual.filter(|residual| residual.dtype() != y.dtype()) {
             let sum = add(&norm.run(&y, Around { bias_before, ..Around::default() })?, residual)?;
             return if relu { sum.relu() } else { Ok(sum) };

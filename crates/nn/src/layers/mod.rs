@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod bilinear;
+mod channel_norm;
 mod conv;
 mod conv_norm;
 mod conv_options;

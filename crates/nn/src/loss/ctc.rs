@@ -7,14 +7,14 @@ use super::composed::composed;
 use crate::module::Module;
 
 composed! {
-    /// The negative log-likelihood of label sequences over all their alignments with a sequence of predictions (Graves et al.,
-    /// 2006; <https://docs.pytorch.org/docs/stable/generated/torch.nn.CTCLoss.html>). The mean is over samples, each divided
-    /// by its number of labels.
+    /// The negative log-likelihood of label sequences over all their alignments with a sequence of predictions (Graves
+    /// et al., 2006; <https://docs.pytorch.org/docs/stable/generated/torch.nn.CTCLoss.html>). The mean is over samples,
+    /// each divided by its number of labels.
     ///
     /// As in PyTorch, the gradient is for log-probabilities that `log_softmax` has computed: it contains the share that the
     /// gradient of `log_softmax` adds otherwise.
     CTCLoss {
-        blank: usize = 0, "The class of no label: 0 by default.";
+        blank: usize = 0, "The class of the blank, which stands for no label: 0 by default.";
         zero_infinity: bool = false, "Whether the loss and gradient of a sample without any alignment are 0 instead of infinite.";
     }
 }
@@ -31,8 +31,8 @@ impl CTCLoss {
     /// be `[T, C]` with labels `[S]`.
     ///
     /// # Errors
-    /// If the shapes do not fit together, lengths are not one per sample or exceed the sequences, labels are not integers or
-    /// no classes, the log-probabilities are not floats, or devices differ.
+    /// If the shapes do not fit together, lengths are not one per sample or exceed the sequences, labels are not
+    /// integers or no classes, the log-probabilities are not floats, or devices differ.
     pub fn forward(
         &self,
         log_probs: &Tensor,

@@ -105,8 +105,8 @@ pub trait Module: ModuleTree {
         false
     }
 
-    /// This module with its type, if [`Sequential`](crate::Sequential) may run it together with its neighbors: a convolution
-    /// of images with the batch normalization after it.
+    /// This module with its type, if [`Sequential`](crate::Sequential) may run it together with its neighbors: a
+    /// convolution of images with the batch normalization after it.
     fn as_any(&self) -> Option<&dyn Any> {
         None
     }

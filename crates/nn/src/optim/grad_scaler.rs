@@ -1,4 +1,8 @@
-//! [`GradScaler`]: losses are scaled so that gradients in `f16` do not vanish, and steps whose gradients overflow are skipped.
+//! [`GradScaler`]: losses are scaled so that gradients in `f16` do not vanish, and steps whose gradients overflow are
+//! skipped.
+
+mod settings;
+mod state;
 
 use std::{
     fmt,
@@ -8,24 +12,24 @@ use std::{
 
 use kiln_derive::located;
 use kiln_tensor::{
-    DType, Device, Error, GradScaling, Result, ScaleGrowth, StateDict, Tensor,
+    DType, Device, Error, GradScaling, Result, ScaleGrowth, Tensor,
     captured::{is_capturing, unless_capturing, valid_while},
     no_grad, unscale_grads, update_scale,
 };
 
-use super::{
-    optimizer::Optimizer,
-    state::{Source, scalar},
-};
+use self::settings::check;
+use super::optimizer::Optimizer;
 
 const OP: &str = "GradScaler";
 
 /// Scales losses, and so gradients, as `torch.amp.GradScaler` does
-/// (<https://docs.pytorch.org/docs/stable/amp.html#gradient-scaling>; Micikevicius et al., "Mixed precision training", 2018).
+/// (<https://docs.pytorch.org/docs/stable/amp.html#gradient-scaling>; Micikevicius et al., "Mixed precision training",
+/// 2018).
 ///
-/// Gradients below 6e-8 are 0 in `f16`. So the loss is multiplied by a scale, 65536 at first, before the backward pass, and the
-/// gradients are divided by it before they are used. If one of them is infinite or NaN, the step is skipped and the scale halved;
-/// after 2000 steps without that it is doubled. In `bf16`, which has the range of `f32`, no scaler is needed.
+/// Gradients below 6e-8 are 0 in `f16`. So the loss is multiplied by a scale, 65536 at first, before the backward pass,
+/// and the gradients are divided by it before they are used. If one of them is infinite or NaN, the step is skipped and
+/// the scale halved; after 2000 steps without that it is doubled. In `bf16`, which has the range of `f32`, no scaler is
+/// needed.
 ///
 /// ```
 /// use kiln_nn::{Linear, Module, ModuleTree, functional::mse_loss};
@@ -48,15 +52,15 @@ const OP: &str = "GradScaler";
 /// # }
 /// ```
 ///
-/// Nothing here waits for the device: the scale, and whether an infinity was found, stay in its memory, where the optimizer's
-/// launch reads them. So a step can be a graph ([`CapturedStep`](kiln_tensor::CapturedStep)). An optimizer's count of steps does
-/// not advance in a step that is skipped; a learning-rate scheduler, which is called by the program, does. (An [`Optimizer`] of
-/// another crate that is no [`UpdateRule`](super::UpdateRule) waits for the device in each step. [`LBFGS`](super::LBFGS), which
-/// evaluates losses by itself, takes no scaler.)
+/// Nothing here waits for the device: the scale, and whether an infinity was found, stay in its memory, where the
+/// optimizer's launch reads them. So a step can be a graph ([`CapturedStep`](kiln_tensor::CapturedStep)). An
+/// optimizer's count of steps does not advance in a step that is skipped; a learning-rate scheduler, which is called by
+/// the program, does. (An [`Optimizer`] of another crate that is no [`UpdateRule`](super::UpdateRule) waits for the
+/// device in each step. [`LBFGS`](super::LBFGS), which evaluates losses by itself, takes no scaler.)
 ///
-/// Gradients may be accumulated over several backward passes with one scale: call [`update`](GradScaler::update) only after a
-/// step. Several losses and optimizers can share a scaler: each optimizer skips its own steps, and the scale, which is moved once
-/// an iteration, is halved if any of them did.
+/// Gradients may be accumulated over several backward passes with one scale: call [`update`](GradScaler::update) only
+/// after a step. Several losses and optimizers can share a scaler: each optimizer skips its own steps, and the scale,
+/// which is moved once an iteration, is halved if any of them did.
 ///
 /// With gradients that are averaged over ranks before they are looked at, all ranks find the same infinities. If each rank
 /// has gradients of its own (shards of a model), [`reduce_found_inf`](GradScaler::reduce_found_inf) makes the decision one
@@ -84,7 +88,7 @@ struct OnDevice {
 
 #[derive(Debug)]
 struct PerOptimizer {
-    /// By which it is recognized: its parameters.
+    /// Identifies the optimizer: a hash of its parameters.
     key: u64,
     /// 1 if an infinity was found since the latest update, else 0; an `f32` beside the scale.
     found_inf: Tensor,
@@ -95,7 +99,7 @@ struct PerOptimizer {
 #[derive(Clone, Debug, Default)]
 struct Stage {
     stage: StageOf,
-    /// Set if it came there in a capture: dead if that has failed, and so nothing was done.
+    /// Set if it came there in a capture: dead if that has failed, so that it did not come there.
     capture: Option<Weak<()>>,
 }
 
@@ -155,7 +159,7 @@ impl Default for GradScaler {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change is whole, whoever panics.
+    // The settings are plain numbers, whole even if a thread panicked.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -163,97 +167,6 @@ fn key_of(optimizer: &(impl Optimizer + ?Sized)) -> u64 {
     let mut hasher = DefaultHasher::new();
     optimizer.parameters().iter().for_each(|parameter| parameter.id().hash(&mut hasher));
     hasher.finish()
-}
-
-/// The settings, with PyTorch's defaults.
-impl GradScaler {
-    /// A scaler with PyTorch's defaults. Its scale will be on the device of the first loss.
-    #[must_use]
-    pub fn new() -> GradScaler {
-        GradScaler::default()
-    }
-
-    /// The scale to begin with: 65536 by default.
-    #[must_use]
-    pub fn init_scale(self, init_scale: f64) -> GradScaler {
-        GradScaler { init_scale, ..self }
-    }
-
-    /// What the scale is multiplied by after [`growth_interval`](GradScaler::growth_interval) steps in a row without infinities:
-    /// 2 by default.
-    #[must_use]
-    pub fn growth_factor(self, growth_factor: f64) -> GradScaler {
-        lock(&self.growth).growth_factor = growth_factor;
-        self
-    }
-
-    /// What the scale is multiplied by after a step that was skipped: 0.5 by default.
-    #[must_use]
-    pub fn backoff_factor(self, backoff_factor: f64) -> GradScaler {
-        lock(&self.growth).backoff_factor = backoff_factor;
-        self
-    }
-
-    /// How many steps without infinities there are before the scale grows: 2000 by default.
-    #[must_use]
-    pub fn growth_interval(self, growth_interval: i32) -> GradScaler {
-        lock(&self.growth).growth_interval = growth_interval;
-        self
-    }
-
-    /// Whether it does anything: on by default. Otherwise [`scale`](GradScaler::scale) returns the loss, and
-    /// [`step`](GradScaler::step) is the optimizer's, so that one loop serves all precisions.
-    #[must_use]
-    pub fn enabled(self, enabled: bool) -> GradScaler {
-        GradScaler { enabled, ..self }
-    }
-
-    /// A function that is called with `found_inf` (one `f32`: 1 if a gradient was infinite or NaN, else 0) each time that an
-    /// optimizer's gradients were looked at, and may change it in place: an all-reduce (maximum, or sum) makes the decision
-    /// one for all ranks. If it waits for the device, so does the step.
-    #[must_use]
-    pub fn reduce_found_inf(self, reduce: impl FnMut(&Tensor) -> Result<()> + Send + 'static) -> GradScaler {
-        GradScaler { reduce: Some(Box::new(reduce)), ..self }
-    }
-
-    /// Whether it does anything.
-    #[must_use]
-    pub fn is_enabled(&self) -> bool {
-        self.enabled
-    }
-
-    /// The factor of growth.
-    #[must_use]
-    pub fn get_growth_factor(&self) -> f64 {
-        lock(&self.growth).growth_factor
-    }
-
-    /// Sets the factor of growth.
-    pub fn set_growth_factor(&mut self, growth_factor: f64) {
-        lock(&self.growth).growth_factor = growth_factor;
-    }
-
-    /// The factor of backoff.
-    #[must_use]
-    pub fn get_backoff_factor(&self) -> f64 {
-        lock(&self.growth).backoff_factor
-    }
-
-    /// Sets the factor of backoff.
-    pub fn set_backoff_factor(&mut self, backoff_factor: f64) {
-        lock(&self.growth).backoff_factor = backoff_factor;
-    }
-
-    /// The interval of growth.
-    #[must_use]
-    pub fn get_growth_interval(&self) -> i32 {
-        lock(&self.growth).growth_interval
-    }
-
-    /// Sets the interval of growth.
-    pub fn set_growth_interval(&mut self, growth_interval: i32) {
-        lock(&self.growth).growth_interval = growth_interval;
-    }
 }
 
 #[located(site)]
@@ -276,13 +189,13 @@ impl GradScaler {
         loss.to_dtype(wide)?.mul(&scale)
     }
 
-    /// Divides the gradients of an optimizer's parameters by the scale, so that they can be clipped or inspected, and looks for
-    /// infinities in them. At most once between two [`update`](GradScaler::update)s, after all gradients have been accumulated;
-    /// [`step`](GradScaler::step) does it by itself.
+    /// Divides the gradients of an optimizer's parameters by the scale, so that they can be clipped or inspected, and
+    /// looks for infinities in them. At most once between two [`update`](GradScaler::update)s, after all gradients have
+    /// been accumulated; [`step`](GradScaler::step) does it by itself.
     ///
     /// # Errors
-    /// If nothing was scaled before, the gradients are unscaled already, the step was taken, or a gradient is in `f16`, in which
-    /// unscaled gradients vanish.
+    /// If nothing was scaled before, the gradients are unscaled already, the step was taken, or a gradient is in `f16`,
+    /// in which unscaled gradients vanish.
     pub fn unscale_<O: Optimizer + ?Sized>(&mut self, optimizer: &mut O) -> Result<()> {
         if !self.enabled {
             return Ok(());
@@ -311,8 +224,7 @@ impl GradScaler {
         Ok(())
     }
 
-    /// The optimizer's step by unscaled gradients, or none if one of them is infinite or NaN: which of the two, is decided on the
-    /// device.
+    /// The optimizer's step with unscaled gradients, skipped if one of them is infinite or NaN. The device decides which.
     ///
     /// # Errors
     /// If nothing was scaled before, or the step was taken since the latest [`update`](GradScaler::update); those of
@@ -379,7 +291,7 @@ impl GradScaler {
         Ok(())
     }
 
-    /// A captured step is what it would be as long as there is this scaler, with these settings.
+    /// Makes a step that is being captured valid only while this scaler exists and has these settings.
     fn watch(&self) {
         if is_capturing() {
             let (growth, now) = (Arc::downgrade(&self.growth), *lock(&self.growth));
@@ -403,79 +315,11 @@ impl GradScaler {
         }
     }
 
-    /// Whether an infinity was found in the gradients of an optimizer since the latest update: one `f32`, 0 or 1, in the memory of
-    /// the device of the scale. `None` if they were not looked at yet.
+    /// Whether an infinity was found in the gradients of an optimizer since the latest update: one `f32`, 0 or 1, in
+    /// the memory of the device of the scale. `None` if they were not looked at yet.
     pub fn found_inf<O: Optimizer + ?Sized>(&self, optimizer: &O) -> Option<Tensor> {
         let key = key_of(optimizer);
         self.optimizers.iter().find(|known| known.key == key).map(|known| known.found_inf.clone())
-    }
-
-    /// The scale, the settings and the number of steps since the scale grew, under PyTorch's names; nothing if the scaler is not
-    /// enabled. Waits for the device.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn state_dict(&self) -> Result<StateDict> {
-        if !self.enabled {
-            return Ok(StateDict::default());
-        }
-        let growth = *lock(&self.growth);
-        let tracker = match &self.on_device {
-            Some(on_device) => on_device.growth_tracker.item::<i32>()?,
-            None => self.init_growth_tracker,
-        };
-        Ok(StateDict::from([
-            ("scale".into(), scalar(self.get_scale()?)?),
-            ("growth_factor".into(), scalar(growth.growth_factor)?),
-            ("backoff_factor".into(), scalar(growth.backoff_factor)?),
-            ("growth_interval".into(), scalar(i64::from(growth.growth_interval))?),
-            ("_growth_tracker".into(), scalar(i64::from(tracker))?),
-        ]))
-    }
-
-    /// Restores what [`state_dict`](GradScaler::state_dict) returned; does nothing if the scaler is not enabled.
-    ///
-    /// # Errors
-    /// If the state is that of a scaler that was not enabled, a name is missing or unexpected, or a value is invalid. Nothing
-    /// has changed then.
-    pub fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
-        if !self.enabled {
-            return Ok(());
-        }
-        if state.is_empty() {
-            return Err(Error::argument(
-                OP,
-                "load_state_dict: the state is empty: was it saved by a scaler that was not enabled?",
-            ));
-        }
-        unless_capturing("GradScaler::load_state_dict", "the state would be loaded whenever the step is launched")?;
-        let mut source = Source::new(OP, state);
-        let scale = source.value::<f64>("scale")?;
-        let (growth_factor, backoff_factor) = (source.value("growth_factor")?, source.value("backoff_factor")?);
-        let (interval, tracker) = (source.value::<i64>("growth_interval")?, source.value::<i64>("_growth_tracker")?);
-        source.finish()?;
-        let small = |value: Option<i64>| {
-            let value = value.unwrap_or_default();
-            i32::try_from(value).map_err(|_| Error::argument(OP, format!("{value} steps in the state")))
-        };
-        let (scale, tracker) = (scale.unwrap_or(self.init_scale), small(tracker)?);
-        let growth = ScaleGrowth {
-            growth_factor: growth_factor.unwrap_or(2.0),
-            backoff_factor: backoff_factor.unwrap_or(0.5),
-            growth_interval: small(interval)?,
-        };
-        check(scale, &growth)?;
-        if let Some(on_device) = &self.on_device {
-            no_grad(|| {
-                on_device.scale.fill_(scale)?;
-                on_device.growth_tracker.fill_(tracker)?;
-                self.optimizers.iter().try_for_each(|optimizer| optimizer.found_inf.zero_())
-            })?;
-        }
-        *lock(&self.growth) = growth;
-        (self.init_scale, self.init_growth_tracker) = (scale, tracker);
-        self.begin_iteration();
-        Ok(())
     }
 
     /// The scale in a device's memory; on the device of the first call.
@@ -491,7 +335,7 @@ impl GradScaler {
         self.on_device.as_ref().ok_or_else(|| not_scaled("scale"))
     }
 
-    /// The place of an optimizer.
+    /// The index of an optimizer in `optimizers`.
     fn of<O: Optimizer + ?Sized>(&mut self, optimizer: &O, call: &str) -> Result<usize> {
         let Some(on_device) = &self.on_device else { return Err(not_scaled(call)) };
         let key = key_of(optimizer);
@@ -534,25 +378,6 @@ impl GradScaler {
         let growth = *lock(&self.growth);
         check(self.init_scale, &growth).map(|()| growth)
     }
-}
-
-/// PyTorch's conditions.
-fn check(scale: f64, growth: &ScaleGrowth) -> Result<()> {
-    let ScaleGrowth { growth_factor, backoff_factor, growth_interval } = *growth;
-    let refuse = |message: String| Err(Error::argument(OP, message));
-    if !(scale > 0.0 && scale <= f64::from(f32::MAX)) {
-        return refuse(format!("the scale {scale} is not positive and finite"));
-    }
-    if !(growth_factor > 1.0 && growth_factor.is_finite()) {
-        return refuse(format!("the growth factor {growth_factor} must be > 1.0"));
-    }
-    if !(backoff_factor > 0.0 && backoff_factor < 1.0) {
-        return refuse(format!("the backoff factor {backoff_factor} must be between 0.0 and 1.0"));
-    }
-    if growth_interval < 1 {
-        return refuse(format!("the growth interval {growth_interval} must be at least 1"));
-    }
-    Ok(())
 }
 
 fn not_scaled(call: &str) -> Error {
