@@ -47,8 +47,8 @@ pub(crate) struct Node {
     pub consumers: AtomicU32,
     /// Set if the operation ends in a ReLU whose gradient the consumer can compute. Freed together with `saved`.
     relu: Mutex<Option<ReluEpilogue>>,
-    /// Set if the operation has computed the gradient of its input along with its output, for a gradient of 1. Its rule then
-    /// takes [`Arrived::is_unit`] for the gradient.
+    /// Set if the operation has computed the gradient of its input along with its output, for a gradient of 1. Its rule
+    /// then takes [`Arrived::is_unit`] for the gradient.
     pub knows_unit_grad: AtomicBool,
     /// The line that called the operation, in anomaly mode.
     pub site: Option<&'static Location<'static>>,
@@ -114,8 +114,9 @@ impl Node {
         Some(FusedReluBackward::new(epilogue, output))
     }
 
-    /// Whether a pass that begins with this node's only output and a gradient of 1 may go on without a tensor of it: nobody
-    /// but the rule looks at it, which has computed what follows. Not if the graph is kept: what was computed is handed on.
+    /// Whether a pass that begins at this node's only output with a gradient of 1 needs no tensor of that 1: only the rule
+    /// would read it, and the operation has already computed the gradient that follows. False if the graph is kept, since
+    /// that gradient is handed on rather than copied.
     pub fn takes_unit_grad(&self, options: BackwardOptions, is_target: impl FnOnce() -> bool) -> bool {
         self.knows_unit_grad.load(Ordering::Relaxed)
             && !options.retains_graph()

@@ -39,7 +39,7 @@ pub(crate) fn run_output_hooks(hooks: &Mutex<Vec<OutputHook>>, output: usize, mu
             grad = run_hooks(std::slice::from_ref(hook), grad)?;
         }
     }
-    // What is kept is what flows on, whenever `retain_grad` was called.
+    // The retained gradient is that after all hooks, whenever `retain_grad` was called.
     for action in actions {
         if let Action::Keep(tensor) = action
             && let Some(tensor) = tensor.upgrade()

@@ -33,10 +33,10 @@ impl Tensor {
     /// If the tensor is not floating-point.
     pub fn elu(&self, alpha: f64) -> Result<Tensor> {
         check::floats("elu", self)?;
-        cast_operands("elu", [self], [], |[x], []| x.elu_as_it_is(alpha))
+        cast_operands("elu", [self], [], |[x], []| x.elu_no_autocast(alpha))
     }
 
-    fn elu_as_it_is(&self, alpha: f64) -> Result<Tensor> {
+    fn elu_no_autocast(&self, alpha: f64) -> Result<Tensor> {
         let out = no_grad(|| self.gt(0)?.where_cond(self, &self.expm1()?.mul(alpha)?))?;
         let out = record(out, "EluBackward0", &[self], &[self], move |ctx| {
             let (grad, x) = (ctx.grad()?, ctx.saved(0)?);
@@ -54,10 +54,10 @@ impl Tensor {
     /// If the tensor is not floating-point.
     pub fn softplus_beta(&self, beta: f64, threshold: f64) -> Result<Tensor> {
         check::floats("softplus_beta", self)?;
-        cast_operands("softplus", [self], [], |[x], []| x.softplus_as_it_is(beta, threshold))
+        cast_operands("softplus", [self], [], |[x], []| x.softplus_no_autocast(beta, threshold))
     }
 
-    fn softplus_as_it_is(&self, beta: f64, threshold: f64) -> Result<Tensor> {
+    fn softplus_no_autocast(&self, beta: f64, threshold: f64) -> Result<Tensor> {
         let dtype = self.dtype();
         let out = no_grad(|| {
             let x = self.widened()?;
@@ -71,8 +71,8 @@ impl Tensor {
         })
     }
 
-    /// `alpha * (exp(x / alpha) - 1)` where `x` is not positive, else `x`: an [`elu`](Tensor::elu) whose slope is continuous
-    /// (Barron, 2017).
+    /// `alpha * (exp(x / alpha) - 1)` where `x` is not positive, else `x`: an [`elu`](Tensor::elu) whose slope is
+    /// continuous (Barron, 2017).
     ///
     /// # Errors
     /// If the tensor is not floating-point, or alpha is 0.
@@ -81,10 +81,10 @@ impl Tensor {
         if alpha == 0.0 {
             return Err(Error::argument("celu", "alpha must not be 0".to_owned()));
         }
-        cast_operands("celu", [self], [], |[x], []| x.celu_as_it_is(alpha))
+        cast_operands("celu", [self], [], |[x], []| x.celu_no_autocast(alpha))
     }
 
-    fn celu_as_it_is(&self, alpha: f64) -> Result<Tensor> {
+    fn celu_no_autocast(&self, alpha: f64) -> Result<Tensor> {
         let dtype = self.dtype();
         let out = no_grad(|| {
             let x = self.widened()?;
@@ -196,10 +196,10 @@ impl Tensor {
     /// # Errors
     /// If the tensor is not floating-point, the weight has another size, or dtypes or devices differ.
     pub fn prelu(&self, weight: &Tensor) -> Result<Tensor> {
-        cast_operands("prelu", [self, weight], [], |[x, weight], []| x.prelu_as_it_is(weight))
+        cast_operands("prelu", [self, weight], [], |[x, weight], []| x.prelu_no_autocast(weight))
     }
 
-    fn prelu_as_it_is(&self, weight: &Tensor) -> Result<Tensor> {
+    fn prelu_no_autocast(&self, weight: &Tensor) -> Result<Tensor> {
         check::floats("prelu", self)?;
         check::same_kind("prelu", self, &[weight])?;
         let channels = if self.rank() < 2 { 1 } else { self.dims()[1] };

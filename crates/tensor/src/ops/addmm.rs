@@ -6,7 +6,7 @@ use kiln_derive::located;
 use super::{promotion::result_type, rhs::Rhs};
 use crate::tensor::Tensor;
 
-/// `beta · x + alpha · product`, in the dtype of `x`. With a `beta` of 0, `x` only gives the shape, so that what is NaN in it
+/// `beta · x + alpha · product`, in the dtype of `x`. With a `beta` of 0, `x` only gives the shape, so that NaN in it
 /// does not count.
 fn added(op: &'static str, x: &Tensor, product: &Tensor, beta: Scalar, alpha: Scalar) -> Result<Tensor> {
     let dtype = x.dtype();
@@ -16,7 +16,7 @@ fn added(op: &'static str, x: &Tensor, product: &Tensor, beta: Scalar, alpha: Sc
     if !dtype.is_float() && [beta, alpha].iter().any(|factor| matches!(factor, Scalar::Float(_))) {
         return Err(Error::argument(op, format!("factors of {dtype} must be integers")));
     }
-    // Adding to the product must not make it larger.
+    // `x` broadcasts to the product, not the product to `x`.
     let x = x.expand(product.dims())?;
     let one = |factor: Scalar| factor.to_f64() == 1.0;
     let product = product.widened()?;
@@ -31,98 +31,79 @@ fn added(op: &'static str, x: &Tensor, product: &Tensor, beta: Scalar, alpha: Sc
     sum.to_dtype(dtype)
 }
 
-#[located]
-impl Tensor {
+/// Methods `self.name(a, b, beta, alpha)`: `beta · self + alpha · product`, of the product that each computes from its
+/// operands.
+macro_rules! added_products {
+    ($($(#[$doc:meta])* $name:ident |$x:ident, $a:ident, $b:ident| $product:expr;)*) => {
+        #[located]
+        impl Tensor {$(
+            $(#[$doc])*
+            pub fn $name(
+                &self,
+                $a: &Tensor,
+                $b: &Tensor,
+                beta: impl Into<Scalar>,
+                alpha: impl Into<Scalar>,
+            ) -> Result<Tensor> {
+                let $x = self;
+                added(stringify!($name), $x, &$product?, beta.into(), alpha.into())
+            }
+        )*}
+    };
+}
+added_products! {
     /// `beta · self + alpha · (mat1 @ mat2)` of matrices; this tensor broadcasts to the product's shape
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.addmm.html>).
     ///
     /// # Errors
     /// Those of [`mm`](Tensor::mm); or if the shapes do not broadcast, dtypes differ, or a factor of integers is a float.
-    pub fn addmm(
-        &self,
-        mat1: &Tensor,
-        mat2: &Tensor,
-        beta: impl Into<Scalar>,
-        alpha: impl Into<Scalar>,
-    ) -> Result<Tensor> {
-        added("addmm", self, &mat1.mm(mat2)?, beta.into(), alpha.into())
-    }
+    addmm |x, mat1, mat2| mat1.mm(mat2);
 
     /// `beta · self + alpha · (mat @ vec)` of a matrix and a vector
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.addmv.html>).
     ///
     /// # Errors
     /// Those of [`mv`](Tensor::mv); or if the shapes do not broadcast, dtypes differ, or a factor of integers is a float.
-    pub fn addmv(
-        &self,
-        mat: &Tensor,
-        vec: &Tensor,
-        beta: impl Into<Scalar>,
-        alpha: impl Into<Scalar>,
-    ) -> Result<Tensor> {
-        added("addmv", self, &mat.mv(vec)?, beta.into(), alpha.into())
-    }
+    addmv |x, mat, vec| mat.mv(vec);
 
     /// `beta · self + alpha · (batch1 @ batch2)` of batches of matrices
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.baddbmm.html>).
     ///
     /// # Errors
     /// Those of [`bmm`](Tensor::bmm); or if the shapes do not broadcast, dtypes differ, or a factor of integers is a float.
-    pub fn baddbmm(
-        &self,
-        batch1: &Tensor,
-        batch2: &Tensor,
-        beta: impl Into<Scalar>,
-        alpha: impl Into<Scalar>,
-    ) -> Result<Tensor> {
-        added("baddbmm", self, &batch1.bmm(batch2)?, beta.into(), alpha.into())
-    }
+    baddbmm |x, batch1, batch2| batch1.bmm(batch2);
 
     /// `beta · self + alpha · Σ batch1[i] @ batch2[i]`
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.addbmm.html>).
     ///
     /// # Errors
     /// Those of [`baddbmm`](Tensor::baddbmm).
-    pub fn addbmm(
-        &self,
-        batch1: &Tensor,
-        batch2: &Tensor,
-        beta: impl Into<Scalar>,
-        alpha: impl Into<Scalar>,
-    ) -> Result<Tensor> {
-        const OP: &str = "addbmm";
-        let (&[b, n, m], &[b2, m2, p]) = (batch1.dims(), batch2.dims()) else {
-            return Err(Error::shapes(OP, batch1.shape(), batch2.shape(), "two batches of matrices"));
-        };
-        if (b, m) != (b2, m2) {
-            return Err(Error::shapes(OP, batch1.shape(), batch2.shape(), "[B, N, M] and [B, M, P]"));
-        }
-        // The sum over the batch is one product of matrices that lie beside each other.
-        let wide = batch1.permute([1, 0, 2])?.reshape([n, b * m])?;
-        added(OP, self, &wide.mm(&batch2.reshape([b * m, p])?)?, beta.into(), alpha.into())
-    }
+    addbmm |x, batch1, batch2| sum_of_products(batch1, batch2);
 
     /// `beta · self + alpha · vec1 ⊗ vec2`, the outer product
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.addr.html>).
     ///
     /// # Errors
-    /// Those of [`outer`](Tensor::outer); or if the shapes do not broadcast, dtypes differ, or a factor of integers is a float.
-    pub fn addr(
-        &self,
-        vec1: &Tensor,
-        vec2: &Tensor,
-        beta: impl Into<Scalar>,
-        alpha: impl Into<Scalar>,
-    ) -> Result<Tensor> {
-        added(
-            "addr",
-            self,
-            &vec1.widened()?.outer(&vec2.widened()?)?.to_dtype(self.dtype())?,
-            beta.into(),
-            alpha.into(),
-        )
-    }
+    /// Those of [`outer`](Tensor::outer); or if the shapes do not broadcast, dtypes differ, or a factor of integers is
+    /// a float.
+    addr |x, vec1, vec2| vec1.widened()?.outer(&vec2.widened()?)?.to_dtype(x.dtype());
+}
 
+/// `Σ batch1[i] @ batch2[i]`, as one product of matrices that lie beside each other.
+fn sum_of_products(batch1: &Tensor, batch2: &Tensor) -> Result<Tensor> {
+    const OP: &str = "addbmm";
+    let (&[b, n, m], &[b2, m2, p]) = (batch1.dims(), batch2.dims()) else {
+        return Err(Error::shapes(OP, batch1.shape(), batch2.shape(), "two batches of matrices"));
+    };
+    if (b, m) != (b2, m2) {
+        return Err(Error::shapes(OP, batch1.shape(), batch2.shape(), "[B, N, M] and [B, M, P]"));
+    }
+    let wide = batch1.permute([1, 0, 2])?.reshape([n, b * m])?;
+    wide.mm(&batch2.reshape([b * m, p])?)
+}
+
+#[located]
+impl Tensor {
     /// `self + value · tensor1 · tensor2`, element by element
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.addcmul.html>).
     ///

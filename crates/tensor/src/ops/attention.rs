@@ -83,11 +83,11 @@ impl Tensor {
     ) -> Result<Tensor> {
         const OP: &str = "scaled_dot_product_attention";
         cast_operands(OP, [self, key, value], [options.mask], |[query, key, value], [mask]| {
-            query.attention_as_it_is(key, value, AttentionOptions { mask, ..options })
+            query.attention_no_autocast(key, value, AttentionOptions { mask, ..options })
         })
     }
 
-    fn attention_as_it_is(&self, key: &Tensor, value: &Tensor, options: AttentionOptions<'_>) -> Result<Tensor> {
+    fn attention_no_autocast(&self, key: &Tensor, value: &Tensor, options: AttentionOptions<'_>) -> Result<Tensor> {
         const OP: &str = "scaled_dot_product_attention";
         check::floats(OP, self)?;
         check::same_kind(OP, self, &[key, value])?;

@@ -47,9 +47,9 @@ pub struct BatchNorm<'a> {
     pub momentum: f64,
     /// The number added to the variance.
     pub eps: f64,
-    /// A bias `[C]` that belongs in front, such as that of the convolution that made the images. The mean of the batch takes it
-    /// away again, so while training nothing is added to the images, and its gradient is zeros; only the running mean
-    /// contains it.
+    /// A bias `[C]` that comes before the normalization, such as that of the convolution that made the images. The mean
+    /// of the batch takes it away again, so while training nothing is added to the images, and its gradient is zeros;
+    /// only the running mean contains it.
     pub bias_before: Option<&'a Tensor>,
     /// A tensor of the images' shape, added to the result.
     pub residual: Option<&'a Tensor>,
@@ -89,8 +89,8 @@ impl Tensor {
     }
 
     /// [`batch_norm`](Tensor::batch_norm) with what surrounds it in networks: `relu(batch_norm(self + bias_before) +
-    /// residual)`, of which each part may be left out, and the count of batches is moved on. On CUDA, ReLU and residual are part of the
-    /// normalization's launches, both ways. Half precision is rounded once, at the end.
+    /// residual)`. Each part may be left out. It increments the count of batches. On CUDA, ReLU and residual are part of
+    /// the normalization's launches, both ways. Half precision is rounded once, at the end.
     ///
     /// # Errors
     /// Those of [`batch_norm`](Tensor::batch_norm); or if the residual's shape, dtype or device is not the input's, or the
@@ -292,7 +292,7 @@ struct Rule {
     weight: Option<usize>,
     bias: Option<usize>,
     output: Option<usize>,
-    /// Whether what ReLU let through is recomputed from the input.
+    /// Whether the elements that passed ReLU are recomputed from the input.
     recomputes: bool,
     /// Whether weight, bias, the bias before and the residual are inputs.
     has: [bool; 4],

@@ -8,19 +8,19 @@ use crate::{autocast::cast_operands, tensor::Tensor};
 
 #[located]
 impl Tensor {
-    /// The bilinear map `xᵀ A y + b` of vectors along the last dimensions: `[…, I]` and `[…, J]` with a weight `[O, I, J]` and a
-    /// bias `[O]` give `[…, O]`
+    /// The bilinear map `xᵀ A y + b` of vectors along the last dimensions: `[…, I]` and `[…, J]` with a weight `[O, I,
+    /// J]` and a bias `[O]` give `[…, O]`
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.bilinear.html>).
     ///
     /// # Errors
     /// If the shapes do not fit together, or dtypes or devices differ.
     pub fn bilinear(&self, other: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         cast_operands("bilinear", [self, other, weight], [bias], |[x, y, weight], [bias]| {
-            x.bilinear_as_it_is(y, weight, bias)
+            x.bilinear_no_autocast(y, weight, bias)
         })
     }
 
-    fn bilinear_as_it_is(&self, other: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    fn bilinear_no_autocast(&self, other: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         const OP: &str = "bilinear";
         check::floats(OP, self)?;
         check::same_kind(OP, self, &[other, weight])?;
@@ -58,10 +58,10 @@ impl Tensor {
         const OP: &str = "cosine_similarity";
         check::floats(OP, self)?;
         check::floats(OP, other)?;
-        cast_operands(OP, [self, other], [], |[x, y], []| x.cosine_similarity_as_it_is(y, &dim, eps))
+        cast_operands(OP, [self, other], [], |[x, y], []| x.cosine_similarity_no_autocast(y, &dim, eps))
     }
 
-    fn cosine_similarity_as_it_is(&self, other: &Tensor, dim: &impl Dim, eps: f64) -> Result<Tensor> {
+    fn cosine_similarity_no_autocast(&self, other: &Tensor, dim: &impl Dim, eps: f64) -> Result<Tensor> {
         const OP: &str = "cosine_similarity";
         let dtype = self.dtype().promote(other.dtype());
         let (x, y) = (self.widened()?, other.widened()?);
@@ -81,10 +81,10 @@ impl Tensor {
         const OP: &str = "pairwise_distance";
         check::floats(OP, self)?;
         check::floats(OP, other)?;
-        cast_operands(OP, [self, other], [], |[x, y], []| x.pairwise_distance_as_it_is(y, p.into(), eps, keepdim))
+        cast_operands(OP, [self, other], [], |[x, y], []| x.pairwise_distance_no_autocast(y, p.into(), eps, keepdim))
     }
 
-    fn pairwise_distance_as_it_is(&self, other: &Tensor, p: f64, eps: f64, keepdim: bool) -> Result<Tensor> {
+    fn pairwise_distance_no_autocast(&self, other: &Tensor, p: f64, eps: f64, keepdim: bool) -> Result<Tensor> {
         const OP: &str = "pairwise_distance";
         let dtype = self.dtype().promote(other.dtype());
         let difference = self.widened()?.sub(&other.widened()?)?.add(eps)?;

@@ -164,13 +164,13 @@ pub(super) fn arithmetic_as(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) 
     let operation = if op == BinaryOp::Div && a.tensor().is_none() { "rdiv" } else { name };
     cast_operands(operation, [], [a.tensor(), b.tensor()], |[], [x, y]| {
         let operand = |cast: Option<&Tensor>, own: &Rhs| cast.map_or_else(|| own.clone(), Rhs::from);
-        arithmetic_as_it_is(name, op, &operand(x, a), &operand(y, b))
+        arithmetic_no_autocast(name, op, &operand(x, a), &operand(y, b))
     })
 }
 
-fn arithmetic_as_it_is(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
+fn arithmetic_no_autocast(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
     if let Some(dtype) = narrowed(a, b) {
-        return arithmetic_as_it_is(name, op, &a.to_dtype(DType::F32)?, &b.to_dtype(DType::F32)?)?.to_dtype(dtype);
+        return arithmetic_no_autocast(name, op, &a.to_dtype(DType::F32)?, &b.to_dtype(DType::F32)?)?.to_dtype(dtype);
     }
     let (op, a, b) = promote(name, op, a, b)?;
     let out = launch(name, op, &a, &b)?;

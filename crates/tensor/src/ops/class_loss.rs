@@ -44,11 +44,11 @@ impl Tensor {
             ClassLossInput::LogProbs => "nll_loss",
         };
         cast_operands(op, [self, target], [weight], |[x, target], [weight]| {
-            x.class_loss_as_it_is(op, target, weight, rule)
+            x.class_loss_no_autocast(op, target, weight, rule)
         })
     }
 
-    fn class_loss_as_it_is(
+    fn class_loss_no_autocast(
         &self,
         op: &'static str,
         target: &Tensor,

@@ -25,10 +25,10 @@ impl Tensor {
     /// If the shapes do not fit together, the kernel is longer than the padded signal, or dtypes or devices differ.
     pub fn conv1d(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv1d) -> Result<Tensor> {
         const OP: &str = "conv1d";
-        cast_operands(OP, [self, weight], [bias], |[x, weight], [bias]| x.conv1d_as_it_is(weight, bias, rule))
+        cast_operands(OP, [self, weight], [bias], |[x, weight], [bias]| x.conv1d_no_autocast(weight, bias, rule))
     }
 
-    fn conv1d_as_it_is(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv1d) -> Result<Tensor> {
+    fn conv1d_no_autocast(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv1d) -> Result<Tensor> {
         const OP: &str = "conv1d";
         batched_of(OP, 1, self, |x| {
             check_weight(OP, x, weight, bias, rule)?;
@@ -56,11 +56,11 @@ impl Tensor {
     ) -> Result<Tensor> {
         const OP: &str = "conv_transpose1d";
         cast_operands(OP, [self, weight], [bias], |[x, weight], [bias]| {
-            x.conv_transpose1d_as_it_is(weight, bias, rule, output_padding)
+            x.conv_transpose1d_no_autocast(weight, bias, rule, output_padding)
         })
     }
 
-    fn conv_transpose1d_as_it_is(
+    fn conv_transpose1d_no_autocast(
         &self,
         weight: &Tensor,
         bias: Option<&Tensor>,

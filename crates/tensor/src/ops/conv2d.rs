@@ -53,8 +53,8 @@ impl Tensor {
     }
 
     /// `relu(conv2d(self) + residual)` in one primitive: [`conv2d`](Tensor::conv2d), a tensor of the result's shape, and
-    /// ReLU, as a residual block ends (PyTorch's `torch.cudnn_convolution_add_relu`). On CUDA the ReLU may be cuDNN's, which
-    /// turns NaN into 0.
+    /// ReLU, as a residual block ends (PyTorch's `torch.cudnn_convolution_add_relu`). On CUDA the ReLU may be cuDNN's,
+    /// which turns NaN into 0.
     ///
     /// # Errors
     /// Those of [`conv2d`](Tensor::conv2d), and if the residual's shape, dtype or device is not the result's.
@@ -71,11 +71,17 @@ impl Tensor {
 
     fn conv2d_then(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d, then: Then<'_>) -> Result<Tensor> {
         cast_operands("conv2d", [self, weight], [bias, then.residual], |[x, weight], [bias, residual]| {
-            x.conv2d_as_it_is(weight, bias, rule, Then { residual, ..then })
+            x.conv2d_no_autocast(weight, bias, rule, Then { residual, ..then })
         })
     }
 
-    fn conv2d_as_it_is(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d, then: Then<'_>) -> Result<Tensor> {
+    fn conv2d_no_autocast(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        rule: &Conv2d,
+        then: Then<'_>,
+    ) -> Result<Tensor> {
         const OP: &str = "conv2d";
         images::batched(OP, self, |x| {
             check_weight(OP, x, weight, bias, rule)?;
@@ -275,8 +281,8 @@ impl Tensor {
         })
     }
 
-    /// The gradient of a convolution's input through the ReLU that it is the output of, and of the bias before that ReLU, in
-    /// one primitive.
+    /// The gradient of a convolution's input through the ReLU that it is the output of, and of the bias before that
+    /// ReLU, in one primitive.
     fn conv2d_to_input_through_relu(&self, weight: &Tensor, rule: &Conv2d, relu: &FusedReluBackward) -> Result<Tensor> {
         let (y, bias) = (&relu.output, relu.bias_grad()?);
         let out = {

@@ -36,10 +36,10 @@ impl Tensor {
     /// If the shapes do not fit together, the kernel is larger than the padded volume, or dtypes or devices differ.
     pub fn conv3d(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv3d) -> Result<Tensor> {
         const OP: &str = "conv3d";
-        cast_operands(OP, [self, weight], [bias], |[x, weight], [bias]| x.conv3d_as_it_is(weight, bias, rule))
+        cast_operands(OP, [self, weight], [bias], |[x, weight], [bias]| x.conv3d_no_autocast(weight, bias, rule))
     }
 
-    fn conv3d_as_it_is(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv3d) -> Result<Tensor> {
+    fn conv3d_no_autocast(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv3d) -> Result<Tensor> {
         const OP: &str = "conv3d";
         batched_of(OP, 3, self, |x| {
             check_weight(OP, x, weight, bias, rule)?;
@@ -88,11 +88,11 @@ impl Tensor {
     ) -> Result<Tensor> {
         const OP: &str = "conv_transpose3d";
         cast_operands(OP, [self, weight], [bias], |[x, weight], [bias]| {
-            x.conv_transpose3d_as_it_is(weight, bias, rule, output_padding)
+            x.conv_transpose3d_no_autocast(weight, bias, rule, output_padding)
         })
     }
 
-    fn conv_transpose3d_as_it_is(
+    fn conv_transpose3d_no_autocast(
         &self,
         weight: &Tensor,
         bias: Option<&Tensor>,

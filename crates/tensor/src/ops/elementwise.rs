@@ -22,12 +22,12 @@ fn floats(a: &Tensor, b: &Rhs) -> Result<(Tensor, Tensor, DType)> {
     Ok((a.to_dtype(dtype)?.widened()?, b.to_dtype(dtype)?.widened()?, dtype))
 }
 
-/// Whether the sign bit is set, of numbers.
+/// Whether the sign bit is set; false for NaN.
 fn negative(x: &Tensor) -> Result<Tensor> {
     if !x.dtype().is_float() {
         return x.lt(0);
     }
-    // Of the two zeros, the reciprocals differ.
+    // The two zeros differ in their reciprocals.
     x.lt(0.0)?.logical_or(&x.eq(0.0)?.logical_and(&x.reciprocal()?.lt(0.0)?)?)
 }
 
@@ -43,7 +43,7 @@ impl Tensor {
         let out = no_grad(|| {
             let (larger, difference) = (a.maximum(&b)?, a.sub(&b)?.abs()?.neg()?);
             let sum = larger.add(&difference.exp()?.log1p()?)?;
-            // Of equal infinities the difference is NaN.
+            // The difference of equal infinities is NaN.
             a.eq(&b)?.logical_and(&a.isinf()?)?.where_cond(&a, &sum)
         })?;
         let (shape_a, shape_b) = (*a.shape(), *b.shape());
@@ -157,7 +157,7 @@ impl Tensor {
     }
 
     /// Whether the sign bit is set, also of negative zero
-    /// (<https://docs.pytorch.org/docs/stable/generated/torch.signbit.html>). Of NaN it is false.
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.signbit.html>). It is false for NaN.
     ///
     /// # Errors
     /// If memory runs out.
@@ -205,14 +205,14 @@ impl Tensor {
     pub fn logit(&self, eps: Option<f64>) -> Result<Tensor> {
         let (x, _, dtype) = floats(self, &Rhs::Scalar(Scalar::Int(0)))?;
         let x = match eps {
-            // The lower bound goes first, also where it is above the other.
+            // The lower bound is applied first, also where it is above the upper one.
             Some(eps) => x.lt(eps)?.where_cond(eps, &x.gt(1.0 - eps)?.where_cond(1.0 - eps, &x)?)?,
             None => x,
         };
         x.div(&x.rsub(1.0)?)?.log()?.to_dtype(dtype)
     }
 
-    /// What is behind the point, with the sign: `x - trunc(x)`.
+    /// The fractional part, with the sign of the number: `x - trunc(x)`.
     ///
     /// # Errors
     /// If memory runs out.

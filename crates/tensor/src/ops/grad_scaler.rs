@@ -12,9 +12,10 @@ use crate::{autograd::no_grad, tensor::Tensor};
 const UNSCALE: &str = "unscale_grads";
 const UPDATE: &str = "update_scale";
 
-/// Divides gradients by `scale` in place, or only looks at them if there is none, and sets `found_inf` to 1 if one of them has
-/// an element that is infinite or NaN; otherwise `found_inf` stays what it is. Both are one `f32` on the device of the gradients.
-/// As `torch._amp_foreach_non_finite_check_and_unscale_`, in one launch for up to 254 gradients of a dtype.
+/// Divides gradients by `scale` in place, or only looks at them if there is none, and sets `found_inf` to 1 if one of
+/// them has an element that is infinite or NaN; otherwise `found_inf` stays what it is. Both are one `f32` on the
+/// device of the gradients. As `torch._amp_foreach_non_finite_check_and_unscale_`, in one launch for up to 254
+/// gradients of a dtype.
 ///
 /// # Errors
 /// If a gradient is not floating-point, or a tensor is on another device or not as described.
@@ -82,14 +83,14 @@ fn apart(number: &Tensor, written: &Tensor) -> Result<Tensor> {
 pub struct ScaleGrowth {
     /// What it is multiplied by after `growth_interval` steps without infinities, unless the result is infinite.
     pub growth_factor: f64,
-    /// What it is multiplied by when there was one.
+    /// What it is multiplied by after a step with infinities.
     pub backoff_factor: f64,
-    /// Steps from one growth to the next.
+    /// The number of steps without infinities after which it grows.
     pub growth_interval: i32,
 }
 
-/// Moves a scale (one `f32`) after a step by `found_inf` (one `f32`), counts steps without infinities in `growth_tracker` (one
-/// `i32`), and sets `found_inf` to 0. As `torch._amp_update_scale_`, in one launch.
+/// Moves a scale (one `f32`) after a step by `found_inf` (one `f32`), counts steps without infinities in
+/// `growth_tracker` (one `i32`), and sets `found_inf` to 0. As `torch._amp_update_scale_`, in one launch.
 ///
 /// # Errors
 /// If a tensor is on another device or not as described, or the growth is not finite.

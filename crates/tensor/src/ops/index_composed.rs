@@ -18,8 +18,8 @@ pub enum ScatterReduction {
 
 #[located]
 impl Tensor {
-    /// A copy in which the slices along `dim` that a vector of integers names are filled with a number, or with a tensor without
-    /// dimensions (<https://docs.pytorch.org/docs/stable/generated/torch.Tensor.index_fill.html>).
+    /// A copy in which the slices along `dim` that a vector of integers names are filled with a number, or with a
+    /// tensor without dimensions (<https://docs.pytorch.org/docs/stable/generated/torch.Tensor.index_fill.html>).
     ///
     /// # Errors
     /// If the dimension or an index is out of range, the index is no vector of integers, or the value has dimensions.
@@ -50,12 +50,12 @@ impl Tensor {
         self.masked_fill(&named.reshape(shape)?, value)
     }
 
-    /// A copy in which slice `index[i]` along `dim` is slice `i` of `source`. Of an index that is there twice, the last one counts
+    /// A copy in which slice `index[i]` along `dim` is slice `i` of `source`. If an index occurs twice, the last one counts
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.Tensor.index_copy.html>).
     ///
     /// # Errors
-    /// If the dimension or an index is out of range, the index is no vector of integers, the shapes do not fit, or dtypes or
-    /// devices differ.
+    /// If the dimension or an index is out of range, the index is no vector of integers, the shapes do not fit, or
+    /// dtypes or devices differ.
     pub fn index_copy(&self, dim: impl Dim, index: &Tensor, source: &Tensor) -> Result<Tensor> {
         const OP: &str = "index_copy";
         check::same_kind(OP, self, &[source])?;
@@ -109,8 +109,8 @@ impl Tensor {
         mask.where_cond(&values, &x)
     }
 
-    /// A copy in which the elements of `src` are combined at the places that `index` gives along `dim`, as in
-    /// [`scatter`](Tensor::scatter), with those that are there (`include_self`) or in their place
+    /// A copy in which the elements of `src` are combined at the positions that `index` gives along `dim`, as in
+    /// [`scatter`](Tensor::scatter), with the elements that are there (`include_self`) or instead of them
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.Tensor.scatter_reduce.html>).
     ///
     /// # Errors
@@ -158,7 +158,8 @@ impl Tensor {
     /// (`accumulate`) (<https://docs.pytorch.org/docs/stable/generated/torch.Tensor.put_.html>).
     ///
     /// # Errors
-    /// If an index is out of range or not an integer, there are more or fewer elements than indices, or dtypes or devices differ.
+    /// If an index is out of range or not an integer, there are more or fewer elements than indices, or dtypes or
+    /// devices differ.
     pub fn put(&self, index: &Tensor, source: &Tensor, accumulate: bool) -> Result<Tensor> {
         const OP: &str = "put";
         let index = check::indices(OP, index)?;
@@ -170,8 +171,8 @@ impl Tensor {
         written.reshape(self.dims())
     }
 
-    /// Matrices with the last dimension as diagonal number `offset` and zeros elsewhere, in dimensions `dim1` and `dim2` of the
-    /// result (<https://docs.pytorch.org/docs/stable/generated/torch.diag_embed.html>).
+    /// Matrices with the last dimension as diagonal number `offset` and zeros elsewhere, in dimensions `dim1` and
+    /// `dim2` of the result (<https://docs.pytorch.org/docs/stable/generated/torch.diag_embed.html>).
     ///
     /// # Errors
     /// If the tensor is a scalar or has 8 dimensions, or a dimension is out of range or both are the same.
@@ -243,7 +244,7 @@ impl Tensor {
         self.with_view("slice_scatter", src, |copy| copy.slice(dim, start, end, step))
     }
 
-    /// A copy of which a view is overwritten.
+    /// A copy in which a view is overwritten.
     fn with_view(
         &self,
         op: &'static str,

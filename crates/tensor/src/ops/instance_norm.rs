@@ -21,8 +21,8 @@ impl Tensor {
     /// weight `momentum` by the average over the samples; otherwise the running ones are used.
     ///
     /// # Errors
-    /// If the tensor is not floating-point or not 2-D to 5-D, a vector is not `[C]`, a channel has only one value, there are
-    /// no running statistics where they are used, or dtypes or devices differ.
+    /// If the tensor is not floating-point or not 2-D to 5-D, a vector is not `[C]`, a channel has only one value,
+    /// there are no running statistics where they are used, or dtypes or devices differ.
     pub fn instance_norm(
         &self,
         running: Option<Running<'_>>,
@@ -35,11 +35,11 @@ impl Tensor {
         // The result has the input's dtype, whatever that of scale and shift is.
         let (weight, bias) = (like(weight, self.dtype())?, like(bias, self.dtype())?);
         cast_operands("instance_norm", [self], [weight.as_ref(), bias.as_ref()], |[x], [weight, bias]| {
-            x.instance_norm_as_it_is(running, weight, bias, use_input_stats, momentum, eps)
+            x.instance_norm_no_autocast(running, weight, bias, use_input_stats, momentum, eps)
         })
     }
 
-    fn instance_norm_as_it_is(
+    fn instance_norm_no_autocast(
         &self,
         running: Option<Running<'_>>,
         weight: Option<&Tensor>,

@@ -12,8 +12,8 @@ pub(super) enum Guard<'a> {
     Write(RwLockWriteGuard<'a, Memory>),
 }
 
-/// Locks tensors, `true` for writing, all or none: while it waits for one lock it holds no other, so it cannot deadlock with a thread that reads two
-/// parameters in any order.
+/// Locks tensors, `true` for writing, all or none: while it waits for one lock it holds no other, so it cannot deadlock
+/// with a thread that reads two parameters in any order.
 pub(super) fn lock_all<'a>(wanted: &[(&'a Tensor, bool)]) -> Vec<Guard<'a>> {
     loop {
         let try_lock = |&(tensor, write): &(&'a Tensor, bool)| {

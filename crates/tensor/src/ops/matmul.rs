@@ -20,10 +20,10 @@ impl Tensor {
     /// # Errors
     /// If the inner extents differ, the batches do not broadcast, an operand is a scalar, or dtypes or devices differ.
     pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
-        cast_operands("matmul", [self, other], [], |[a, b], []| a.matmul_as_it_is(b))
+        cast_operands("matmul", [self, other], [], |[a, b], []| a.matmul_no_autocast(b))
     }
 
-    fn matmul_as_it_is(&self, other: &Tensor) -> Result<Tensor> {
+    fn matmul_no_autocast(&self, other: &Tensor) -> Result<Tensor> {
         let (a, b) = (self, other);
         check_operands(a, b)?;
         match (a.rank(), b.rank()) {

@@ -31,11 +31,11 @@ impl Tensor {
         eps: f64,
     ) -> Result<Tensor> {
         cast_operands("layer_norm", [self], [weight, bias], |[x], [weight, bias]| {
-            x.layer_norm_as_it_is(shape, weight, bias, eps)
+            x.layer_norm_no_autocast(shape, weight, bias, eps)
         })
     }
 
-    fn layer_norm_as_it_is(
+    fn layer_norm_no_autocast(
         &self,
         shape: &[usize],
         weight: Option<&Tensor>,
@@ -112,11 +112,11 @@ impl Tensor {
         eps: f64,
     ) -> Result<Tensor> {
         cast_operands("group_norm", [self], [weight, bias], |[x], [weight, bias]| {
-            x.group_norm_as_it_is(groups, weight, bias, eps)
+            x.group_norm_no_autocast(groups, weight, bias, eps)
         })
     }
 
-    fn group_norm_as_it_is(
+    fn group_norm_no_autocast(
         &self,
         groups: usize,
         weight: Option<&Tensor>,

@@ -41,11 +41,11 @@ impl Tensor {
             }
         };
         cast_operands(op, [self, target], [weight, pos_weight], |[x, target], weights| {
-            x.pointwise_loss_as_it_is((op, name), kind, target, weights, reduction)
+            x.pointwise_loss_no_autocast((op, name), kind, target, weights, reduction)
         })
     }
 
-    fn pointwise_loss_as_it_is(
+    fn pointwise_loss_no_autocast(
         &self,
         (op, name): (&'static str, &'static str),
         kind: PointwiseLossKind,

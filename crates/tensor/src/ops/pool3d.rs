@@ -1,5 +1,5 @@
-//! Pooling over depth, height and width: that over height and width, and then that of the results along the depth. Windows are
-//! boxes, so their maxima and averages are those of the planes' maxima and averages.
+//! Pooling over depth, height and width: that over height and width, and then that of the results along the depth.
+//! Windows are boxes, so their maxima and averages are those of the planes' maxima and averages.
 
 use kiln_backend::{PoolDivisor, Result};
 use kiln_derive::located;
@@ -26,8 +26,8 @@ fn by_axes(
     pooled.reshape([n, c, pooled.dims()[2], oh, ow])
 }
 
-/// The maxima of [`by_axes`] with their positions in the volumes. The first of equal elements is that of the first plane which
-/// has it.
+/// The maxima of [`by_axes`] with their positions in the volumes. The first of equal elements is that of the first
+/// plane which has it.
 fn maxima_by_axes(
     x: &Tensor,
     planes: impl FnOnce(&Tensor) -> Result<(Tensor, Tensor)>,
@@ -65,7 +65,8 @@ impl Tensor {
         })
     }
 
-    /// [`max_pool3d`](Tensor::max_pool3d), and the position `(depth * H + row) * W + column` of each maximum in its volume (`i64`).
+    /// [`max_pool3d`](Tensor::max_pool3d), and the position `(depth * H + row) * W + column` of each maximum in its
+    /// volume (`i64`).
     ///
     /// # Errors
     /// Those of [`max_pool3d`](Tensor::max_pool3d).
@@ -138,7 +139,8 @@ impl Tensor {
         })
     }
 
-    /// [`adaptive_max_pool3d`](Tensor::adaptive_max_pool3d), and the position `(depth * H + row) * W + column` of each maximum in its volume (`i64`).
+    /// [`adaptive_max_pool3d`](Tensor::adaptive_max_pool3d), and the position `(depth * H + row) * W + column` of each
+    /// maximum in its volume (`i64`).
     ///
     /// # Errors
     /// Those of [`adaptive_avg_pool3d`](Tensor::adaptive_avg_pool3d).

@@ -23,10 +23,10 @@ impl Tensor {
     /// If the tensor is not floating-point or does not end with these extents, no extents are given, or the scale has
     /// another shape, dtype or device.
     pub fn rms_norm(&self, shape: &[usize], weight: Option<&Tensor>, eps: Option<f64>) -> Result<Tensor> {
-        cast_operands("rms_norm", [self], [weight], |[x], [weight]| x.rms_norm_as_it_is(shape, weight, eps))
+        cast_operands("rms_norm", [self], [weight], |[x], [weight]| x.rms_norm_no_autocast(shape, weight, eps))
     }
 
-    fn rms_norm_as_it_is(&self, shape: &[usize], weight: Option<&Tensor>, eps: Option<f64>) -> Result<Tensor> {
+    fn rms_norm_no_autocast(&self, shape: &[usize], weight: Option<&Tensor>, eps: Option<f64>) -> Result<Tensor> {
         const OP: &str = "rms_norm";
         check::floats(OP, self)?;
         if shape.is_empty() || !self.dims().ends_with(shape) {
@@ -49,18 +49,20 @@ impl Tensor {
         out.to_dtype(self.dtype())
     }
 
-    /// Divides each element of `[N, C, …]` by `(k + alpha · mean)^beta`, where `mean` is the average of the squares in `size`
-    /// neighboring channels at the same place (Krizhevsky et al., 2012;
-    /// <https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.local_response_norm.html>). Channels past the
-    /// first and the last count as 0.
+    /// Divides each element of `[N, C, …]` by `(k + alpha · mean)^beta`, where `mean` is the average of the squares in
+    /// `size` neighboring channels at the same place (Krizhevsky et al., 2012;
+    /// <https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.local_response_norm.html>). Channels past
+    /// the first and the last count as 0.
     ///
     /// # Errors
     /// If the tensor is not floating-point or has fewer than 3 dimensions, or `size` is 0.
     pub fn local_response_norm(&self, size: usize, alpha: f64, beta: f64, k: f64) -> Result<Tensor> {
-        cast_operands("local_response_norm", [self], [], |[x], []| x.local_response_norm_as_it_is(size, alpha, beta, k))
+        cast_operands("local_response_norm", [self], [], |[x], []| {
+            x.local_response_norm_no_autocast(size, alpha, beta, k)
+        })
     }
 
-    fn local_response_norm_as_it_is(&self, size: usize, alpha: f64, beta: f64, k: f64) -> Result<Tensor> {
+    fn local_response_norm_no_autocast(&self, size: usize, alpha: f64, beta: f64, k: f64) -> Result<Tensor> {
         const OP: &str = "local_response_norm";
         check::floats(OP, self)?;
         if self.rank() < 3 {
@@ -84,7 +86,8 @@ impl Tensor {
     }
 
     /// Divides by the `p`-norm over `dims`, or by `eps` if that is larger: vectors of length 1, PyTorch's
-    /// `torch.nn.functional.normalize` (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.normalize.html>).
+    /// `torch.nn.functional.normalize`
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.normalize.html>).
     ///
     /// # Errors
     /// If the tensor is not floating-point, or a dimension is out of range.

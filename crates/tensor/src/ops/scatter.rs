@@ -79,10 +79,10 @@ impl Tensor {
     /// # Errors
     /// Those of [`scatter`](Tensor::scatter).
     pub fn scatter_add(&self, dim: impl Dim, index: &Tensor, src: &Tensor) -> Result<Tensor> {
-        cast_operands("scatter_add", [self, src], [], |[x, src], []| x.scatter_add_as_it_is(dim, index, src))
+        cast_operands("scatter_add", [self, src], [], |[x, src], []| x.scatter_add_no_autocast(dim, index, src))
     }
 
-    fn scatter_add_as_it_is(&self, dim: impl Dim, index: &Tensor, src: &Tensor) -> Result<Tensor> {
+    fn scatter_add_no_autocast(&self, dim: impl Dim, index: &Tensor, src: &Tensor) -> Result<Tensor> {
         let (dim, index) = self.check_scatter("scatter_add", dim, index, &src.into())?;
         let index = &index;
         let out = no_grad(|| self.copy())?;

@@ -38,14 +38,14 @@ impl Tensor {
     }
 
     fn softmax_along(&self, op: &'static str, node: &'static str, dim: impl Dim, log: bool) -> Result<Tensor> {
-        cast_operands(op, [self], [], |[x], []| x.softmax_as_it_is(op, node, dim, log))
+        cast_operands(op, [self], [], |[x], []| x.softmax_no_autocast(op, node, dim, log))
     }
 
-    fn softmax_as_it_is(&self, op: &'static str, node: &'static str, dim: impl Dim, log: bool) -> Result<Tensor> {
+    fn softmax_no_autocast(&self, op: &'static str, node: &'static str, dim: impl Dim, log: bool) -> Result<Tensor> {
         check::floats(op, self)?;
         let dim = dim.resolve(op, self.rank())?;
         if self.rank() == 0 {
-            return self.reshape([1])?.softmax_as_it_is(op, node, 0, log)?.reshape(());
+            return self.reshape([1])?.softmax_no_autocast(op, node, 0, log)?.reshape(());
         }
         let reading = self.read();
         let out = Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {

@@ -35,7 +35,7 @@ impl<const N: usize> From<[i64; N]> for Splits {
     }
 }
 
-/// More parts than elements are empty ones, of which nobody wants more.
+/// If there are more parts than elements, the others are empty; this is how many may be.
 const MAX_EMPTY_PARTS: usize = 65_536;
 
 fn each(tensors: &[impl Borrow<Tensor>], f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Vec<Tensor>> {
@@ -200,7 +200,7 @@ impl Tensor {
         if r == 0 {
             return Tensor::empty([0], self.options());
         }
-        // What increases from column to column: the places of elements, all at first.
+        // Keeps the rows whose places increase from column to column.
         let (device, n) = (self.device(), self.numel());
         let places = Tensor::arange(0, n as i64, (DType::I64, device))?;
         let grids: Vec<Tensor> = Tensor::meshgrid(&vec![places; r])?;
@@ -389,7 +389,7 @@ impl Tensor {
         }
     }
 
-    /// The channels of `[N, C, …]` in groups, dealt out: channel `i` of each group comes before channel `i + 1` of any
+    /// Interleaves groups of the channels of `[N, C, …]`: channel `i` of every group comes before channel `i + 1` of any
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.ChannelShuffle.html>).
     ///
     /// # Errors

@@ -16,7 +16,7 @@ pub enum Interpolation {
     Lower,
     /// The larger one.
     Higher,
-    /// The nearer one; of two as near, the one at the even position.
+    /// The nearer one; if both are equally near, the one at the even position.
     Nearest,
     /// The average.
     Midpoint,
@@ -181,8 +181,8 @@ impl Tensor {
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.quantile.html>). NaN where an element is.
     ///
     /// # Errors
-    /// If the tensor is not `f32` or `f64`, the dimension is out of range or has no elements, `q` has more than 1 dimension or
-    /// another dtype, or a number `q` is not in 0 to 1.
+    /// If the tensor is not `f32` or `f64`, the dimension is out of range or has no elements, `q` has more than 1
+    /// dimension or another dtype, or a number `q` is not in 0 to 1.
     pub fn quantile(
         &self,
         q: impl Into<Rhs>,
@@ -228,7 +228,7 @@ impl Tensor {
         if q.rank() > 1 {
             return Err(Error::shape(op, "a number or a vector of quantiles", q.shape()));
         }
-        // The dimension as the last one.
+        // The dimension becomes the last one.
         let (x, dim) = match dim {
             None => (self.flatten_all()?, None),
             Some(dim) if self.rank() == 0 => (self.flatten_all()?, Some(dim.resolve(op, 0)?)),
@@ -248,7 +248,7 @@ impl Tensor {
             let count = missing.logical_not()?.sum_keepdim(-1)?.to_dtype(x.dtype())?;
             list.mul(&count.sub(1)?.clamp_min(0)?)?
         } else {
-            // The last is NaN if any is.
+            // NaN is sorted to the end, so the last element is NaN if any is.
             let ranks = list.mul((extent - 1) as f64)?;
             missing.any_keepdim(-1)?.where_cond((extent - 1) as f64, &ranks)?
         };
@@ -267,7 +267,7 @@ impl Tensor {
             };
             values = values.lerp(&at(places.ceil()?)?, &weights)?;
         }
-        // The quantiles first.
+        // The quantiles become the first dimension.
         values = values.movedim(-1, 0)?;
         if keepdim {
             values = match dim {
@@ -279,8 +279,8 @@ impl Tensor {
         if q.rank() == 0 { values.squeeze(0) } else { Ok(values) }
     }
 
-    /// The numbers of elements in `bins` intervals of equal length between `min` and `max`, in the dtype of the tensor; if both
-    /// are equal, between the smallest and the largest element. Elements outside and NaN are not counted
+    /// The numbers of elements in `bins` intervals of equal length between `min` and `max`, in the dtype of the tensor;
+    /// if both are equal, between the smallest and the largest element. Elements outside and NaN are not counted
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.histc.html>).
     ///
     /// # Errors
@@ -301,7 +301,7 @@ impl Tensor {
             let (low, high) = (same.where_cond(&low.sub(1.0)?, &low)?, same.where_cond(&high.add(1.0)?, &high)?);
             let places = x.sub(&low)?.div(&high.sub(&low)?)?.mul(bins as f64)?.floor()?.clamp_max((bins - 1) as f64)?;
             let inside = x.ge(&low)?.logical_and(&x.le(&high)?)?;
-            // What is outside is counted behind the last bin.
+            // Elements outside are counted in one more bin after the last.
             let places = inside.where_cond(&places, bins as f64)?.to_dtype(DType::I64)?;
             let counts = Tensor::zeros([bins + 1], (DType::I64, x.device()))?;
             let ones = Tensor::ones(places.dims(), (DType::I64, x.device()))?;
@@ -311,7 +311,7 @@ impl Tensor {
 
     /// How often each number from 0 occurs in a vector of integers (`i64`), or the sums of their weights. The result has at
     /// least `minlength` elements (<https://docs.pytorch.org/docs/stable/generated/torch.bincount.html>). It waits for the
-    /// device, which knows the largest.
+    /// device, since the length of the result depends on the largest number.
     ///
     /// # Errors
     /// If the tensor is not a vector of integers of at least 0, or the weights have another shape or device.
@@ -343,9 +343,9 @@ impl Tensor {
         Tensor::zeros([length], values.options())?.scatter_add(0, &numbers, &values)
     }
 
-    /// The covariance matrix of variables, the rows of `[D, N]` or one vector of observations; `correction` is subtracted from
-    /// the number of observations (<https://docs.pytorch.org/docs/stable/generated/torch.cov.html>). Observations may have
-    /// frequencies, integers, and weights.
+    /// The covariance matrix of variables, the rows of `[D, N]` or one vector of observations; `correction` is
+    /// subtracted from the number of observations (<https://docs.pytorch.org/docs/stable/generated/torch.cov.html>).
+    /// Observations may have frequencies, integers, and weights.
     ///
     /// # Errors
     /// If there are more than 2 dimensions, or frequencies or weights are not one for each observation.

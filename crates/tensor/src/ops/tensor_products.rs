@@ -1,5 +1,5 @@
-//! Products along chosen dimensions, and distances: `inner`, `tensordot`, `kron`, `cross`, `vecdot`, `matrix_power`, `dist`,
-//! `cdist`.
+//! Products along chosen dimensions, and distances: `inner`, `tensordot`, `kron`, `cross`, `vecdot`, `matrix_power`,
+//! `dist`, `cdist`.
 
 use kiln_backend::{Dim, Error, MAX_RANK, Result};
 use kiln_derive::located;
@@ -91,7 +91,7 @@ impl Tensor {
         }
         let free =
             |t: &Tensor, dims: &[usize]| -> Vec<usize> { (0..t.rank()).filter(|dim| !dims.contains(dim)).collect() };
-        // An extent of 1 goes with any other, whose elements are added up.
+        // An extent of 1 broadcasts: the elements of the other operand are summed.
         let (mut x, mut y) = (self.clone(), other.clone());
         for (&a, &b) in first.iter().zip(second) {
             if x.dims()[a] == 1 && y.dims()[b] != 1 {
@@ -215,8 +215,8 @@ impl Tensor {
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.cdist.html>). It takes memory of `P · R · M` elements.
     ///
     /// # Errors
-    /// If the tensors are not floating-point or have fewer than 2 dimensions, lengths of vectors differ, the leading dimensions
-    /// do not broadcast, or dtypes or devices differ.
+    /// If the tensors are not floating-point or have fewer than 2 dimensions, lengths of vectors differ, the leading
+    /// dimensions do not broadcast, or dtypes or devices differ.
     pub fn cdist(&self, other: &Tensor, p: impl Into<f64>) -> Result<Tensor> {
         const OP: &str = "cdist";
         check::floats(OP, self)?;

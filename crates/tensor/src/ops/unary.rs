@@ -38,10 +38,10 @@ fn of_truth_values(op: UnaryOp) -> Error {
 #[located]
 impl Tensor {
     fn unary(&self, op: UnaryOp) -> Result<Tensor> {
-        cast_operands(op.name(), [self], [], |[x], []| x.unary_as_it_is(op))
+        cast_operands(op.name(), [self], [], |[x], []| x.unary_no_autocast(op))
     }
 
-    fn unary_as_it_is(&self, op: UnaryOp) -> Result<Tensor> {
+    fn unary_no_autocast(&self, op: UnaryOp) -> Result<Tensor> {
         if self.dtype() == DType::Bool {
             use UnaryOp::{
                 Gelu, GeluTanh, Hardsigmoid, Hardswish, LogSigmoid, Mish, Relu6, Selu, Sign, Silu, Softplus, Softsign,
@@ -49,15 +49,15 @@ impl Tensor {
             };
             return match op {
                 Sign => self.copy(),
-                Square => self.to_dtype(DType::I64)?.unary_as_it_is(op),
+                Square => self.to_dtype(DType::I64)?.unary_no_autocast(op),
                 Gelu | GeluTanh | Hardsigmoid | Hardswish | LogSigmoid | Mish | Relu6 | Selu | Silu | Softplus
                 | Softsign | Tanhshrink => Err(of_truth_values(op)),
-                _ if op.integers() == Integers::Refused => self.to_dtype(DType::F32)?.unary_as_it_is(op),
+                _ if op.integers() == Integers::Refused => self.to_dtype(DType::F32)?.unary_no_autocast(op),
                 _ => Err(of_truth_values(op)),
             };
         }
         if !self.dtype().is_float() && op.integers() == Integers::Refused {
-            return self.to_dtype(DType::F32)?.unary_as_it_is(op);
+            return self.to_dtype(DType::F32)?.unary_no_autocast(op);
         }
         let reading = self.read();
         let layout = image_layout(self, *self.shape());

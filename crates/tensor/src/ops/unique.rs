@@ -10,8 +10,8 @@ use crate::{autograd::no_grad, tensor::Tensor};
 impl Tensor {
     /// The distinct elements in ascending order; for each element the position of its value among them; and how often each
     /// occurs (`i64`): PyTorch's `unique(return_inverse=True, return_counts=True)`
-    /// (<https://docs.pytorch.org/docs/stable/generated/torch.unique.html>). It waits for the device, which knows how many there
-    /// are.
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.unique.html>). It waits for the
+    /// device, since the lengths of the results depend on the values.
     ///
     /// # Errors
     /// If memory runs out.

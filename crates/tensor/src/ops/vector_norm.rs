@@ -33,10 +33,10 @@ impl Tensor {
     }
 
     fn norm_over(&self, op: &'static str, p: f64, dims: &impl Dims, keepdim: bool) -> Result<Tensor> {
-        cast_operands("norm", [self], [], |[x], []| x.norm_as_it_is(op, p, dims, keepdim))
+        cast_operands("norm", [self], [], |[x], []| x.norm_no_autocast(op, p, dims, keepdim))
     }
 
-    fn norm_as_it_is(&self, op: &'static str, p: f64, dims: &impl Dims, keepdim: bool) -> Result<Tensor> {
+    fn norm_no_autocast(&self, op: &'static str, p: f64, dims: &impl Dims, keepdim: bool) -> Result<Tensor> {
         check::floats(op, self)?;
         if p.is_nan() {
             return Err(Error::argument(op, "p must not be NaN"));

@@ -58,7 +58,7 @@ fn a_retained_gradient_is_what_flows_on() -> Result<()> {
     y.mul(3)?.sum(())?.backward()?;
     assert_eq!(floats(&y.grad().unwrap()), [30.0]);
     assert_eq!(floats(&x.grad().unwrap()), [60.0]);
-    // The wish follows the tensor through an in-place change.
+    // `retain_grad` stays with the tensor through an in-place change.
     let y = x.mul(2)?;
     y.retain_grad()?;
     y.mul_(5)?;

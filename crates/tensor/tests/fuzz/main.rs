@@ -10,11 +10,18 @@ mod rows_spatial;
 #[macro_use]
 #[path = "../common/rows_composed.rs"]
 mod rows_composed;
+#[macro_use]
+#[path = "../common/rows_composed_elementwise.rs"]
+mod rows_composed_elementwise;
+#[macro_use]
+#[path = "../common/rows_composed_statistics.rs"]
+mod rows_composed_statistics;
 
 mod choices;
 #[macro_use]
 #[path = "../common/operation_tests.rs"]
 mod operation_tests;
+mod operands;
 mod table;
 
 use std::panic::AssertUnwindSafe;

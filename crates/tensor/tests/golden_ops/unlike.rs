@@ -27,7 +27,7 @@ const SCORES: &str =
     "scores of some hundreds: both round them, PyTorch's results are as far from f64's (up to 5.6e-5 in f32)";
 
 const UNREAD: &str = "with a beta of 0 the tensor is not read, so it has no gradient; PyTorch's is 0";
-const CANCELS: &str = "large terms cancel, and f32's rounding is left, of both";
+const CANCELS: &str = "large terms cancel, so that only rounding errors in f32 are left, Kiln's and PyTorch's";
 
 const INFINITE: &str = "where PyTorch multiplies 0 by infinity and gets NaN";
 
@@ -48,7 +48,7 @@ pub const UNLIKE: &[Unlike] = unlike! {
     "pairwise_distance" "*" "takes floats": FLOATS;
     "matrix_power" "*" "requires_grad": "the identity, which does not depend on the matrix";
     "matrix_power" "*" "inverse": "matrices are not inverted yet";
-    "scatter_reduce" "*" "not expressible": "products and extremes at places are not there yet";
+    "scatter_reduce" "*" "not expressible": "products and extremes by index are not there yet";
     "rpow" "*" "negative powers": POWERS;
 };
 

@@ -15,6 +15,12 @@ mod rows_spatial;
 #[macro_use]
 #[path = "../common/rows_composed.rs"]
 mod rows_composed;
+#[macro_use]
+#[path = "../common/rows_composed_elementwise.rs"]
+mod rows_composed_elementwise;
+#[macro_use]
+#[path = "../common/rows_composed_statistics.rs"]
+mod rows_composed_statistics;
 
 mod check;
 mod elementwise;

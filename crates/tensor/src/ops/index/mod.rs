@@ -71,11 +71,11 @@ impl Tensor {
         let (items, value): (_, Rhs) = (index.items(), value.into());
         cast_operands("index_put", [self], [value.tensor()], |[x], [values]| {
             let value = values.map_or_else(|| value.clone(), Rhs::from);
-            x.index_put_as_it_is(&items, value, accumulate)
+            x.index_put_no_autocast(&items, value, accumulate)
         })
     }
 
-    fn index_put_as_it_is(&self, items: &[At], value: Rhs, accumulate: bool) -> Result<Tensor> {
+    fn index_put_no_autocast(&self, items: &[At], value: Rhs, accumulate: bool) -> Result<Tensor> {
         let out = self.copy()?;
         out.write_at("index_put", items, value.clone(), accumulate)?;
         if !autograd::is_tracing() {
