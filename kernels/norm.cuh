@@ -41,7 +41,7 @@ __device__ inline Sums<R> add(Sums<R> a, Sums<R> b) {
     return Sums<R>{a.grad + b.grad, a.product + b.product};
 }
 
-// What a batch's statistics do to the running ones of a group.
+// Updates the running statistics of a group with those of the batch.
 template <typename T>
 struct Running {
     typedef Compute<T> R;

@@ -219,8 +219,8 @@ fn a_run_that_is_killed_has_left_a_whole_report() {
     assert!(markdown.contains("found out\n") && markdown.contains("under way: 1 passed, 1 running, 1 not run."));
 }
 
-/// What ncu prints, in its forms: a column a metric with the units below (`--page raw`), as `--print-units base` has them in
-/// newer and older releases, with prefixes, and a row a metric.
+/// What ncu prints, in its forms: a column a metric with the units below (`--page raw`), as `--print-units base` has
+/// them in newer and older releases, with prefixes, and a row a metric.
 const NCU: [&str; 3] = [
     r#"==PROF== Connected to process 4321 (/bundle/bin/ops)
 "quoted" by the program, and "once more
@@ -334,8 +334,8 @@ fn nvidias_tools_are_called_as_they_have_to_be() {
         assert_eq!(status, Some(1), "no figures");
     }
 
-    // Each group of kernels, uncached; the tool's own status for findings makes the section fail, a group that takes too long
-    // does not.
+    // Each group of kernels, uncached; the tool's own status for findings makes the section fail, a group that takes
+    // too long does not.
     let bad = |tool: &str| r#"case "$*" in *"--tool TOOL "*losses::*) exit 86 ;; esac"#.replace("TOOL", tool);
     stand_in(&tools.join("compute-sanitizer"), &bad("memcheck"));
     let groups = ["elementwise", "reductions", "special_values", "wild_indices", "convolution", "products"];
@@ -375,7 +375,7 @@ fn the_list_of_sections_is_whole() {
         };
         assert!(built.contains(&name), "{name} is in no line of PROGRAMS");
     }
-    // ncu is asked for kernels that there are.
+    // ncu is asked for kernels that exist.
     let list = |name: &str| {
         let (_, list) = text.split_once(&format!("\n{name}='")).unwrap();
         list.split_once('\'').unwrap().0.split([' ', '\n', '|']).filter(|word| !word.is_empty()).collect::<Vec<_>>()

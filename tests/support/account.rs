@@ -1,4 +1,5 @@
-//! Reads what the simulated device has counted in a part of a program, between the driver's `cuProfilerStart` and `cuProfilerStop`.
+//! Reads what the simulated device has counted in a part of a program, between the driver's `cuProfilerStart` and
+//! `cuProfilerStop`.
 
 use std::{env, fs, path::PathBuf, process};
 

@@ -41,7 +41,7 @@ pub trait CommunicatorBackend {
     /// Name and version of the library that these devices communicate by.
     ///
     /// # Errors
-    /// There is none: names and places that were tried, and the fix.
+    /// If there is none; the message has the names and places that were tried, and the fix.
     fn communicator_library(&self) -> Result<String> {
         Err(Error::unsupported("communicator_library", "this device", "it has no library for collectives"))
     }
@@ -49,7 +49,7 @@ pub trait CommunicatorBackend {
     /// The id of a new group, which one rank makes and all join by.
     ///
     /// # Errors
-    /// There is no library for it on this device, or it fails.
+    /// If there is no library for it on this device, or it fails.
     fn communicator_id(&self) -> Result<Vec<u8>> {
         Err(Error::unsupported("communicator_id", "this device", "it has no library for collectives"))
     }
@@ -57,7 +57,7 @@ pub trait CommunicatorBackend {
     /// Joins the group with this id as rank `rank` of `size`, and waits for the others.
     ///
     /// # Errors
-    /// There is no library for it on this device, or it fails.
+    /// If there is no library for it on this device, or it fails.
     fn join(&self, id: &[u8], rank: usize, size: usize) -> Result<Box<dyn Communicator>> {
         let _ = (id, rank, size);
         Err(Error::unsupported("join", "this device", "it has no library for collectives"))
@@ -75,21 +75,21 @@ pub trait Communicator: Send + Sync + fmt::Debug {
     /// Name and version of the library.
     fn library(&self) -> String;
 
-    /// Queues a collective behind the work that is queued on the device, beside the work that is queued later. Both operands
-    /// are contiguous; without an input, the output is both. Their memory must not be used, nor given back, before
-    /// [`Transfer::wait`].
+    /// Queues a collective after the work that is queued on the device, and beside the work that is queued later. Both
+    /// operands are contiguous; without an input, the output is both. Their memory must not be used, nor given back,
+    /// before [`Transfer::wait`].
     ///
     /// # Errors
-    /// The operands do not fit, the dtype cannot be combined, the communicator was aborted, or the library fails.
+    /// If the operands do not fit, the dtype cannot be combined, the communicator was aborted, or the library fails.
     fn start(&self, call: DeviceCollective, input: Option<View<'_>>, output: ViewMut<'_>) -> Result<Box<dyn Transfer>>;
 
     /// Marks the work that is queued on the device so far, as if it were a collective.
     ///
     /// # Errors
-    /// The driver fails.
+    /// If the driver fails.
     fn mark(&self) -> Result<Box<dyn Transfer>>;
 
-    /// What the library says has gone wrong since.
+    /// The failure that the library has reported since, if there is one.
     fn failure(&self) -> Option<String>;
 
     /// Ends all collectives at once, with undefined results.
@@ -104,12 +104,12 @@ pub trait Transfer: Send + Sync {
     /// Whether it is done, without waiting.
     ///
     /// # Errors
-    /// The device has failed.
+    /// If the device has failed.
     fn is_done(&self) -> Result<bool>;
 
     /// Makes the work that is queued on the device from now on wait for it. The host does not wait.
     ///
     /// # Errors
-    /// The driver fails.
+    /// If the driver fails.
     fn wait(&self) -> Result<()>;
 }

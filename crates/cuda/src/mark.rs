@@ -10,7 +10,7 @@ const NO_TIMING: u32 = 2;
 /// `CUDA_ERROR_NOT_READY`
 const NOT_READY: u32 = 600;
 
-/// An event without timing. It lives as long as the process, as its device does, so whoever makes one uses it again.
+/// An event without timing. It is never destroyed, as its device is not, so its owner reuses it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark(CUevent);
 

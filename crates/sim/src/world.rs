@@ -108,9 +108,9 @@ pub fn with<R>(body: impl FnOnce(&mut World) -> R) -> R {
     until(|world| body.take().map(|body| body(world)))
 }
 
-/// [`with`], again and again until there is a result; in between others may use the driver.
+/// Calls `body` with the simulated driver until it returns a result; between the calls, other threads may use the driver.
 pub fn until<R>(mut body: impl FnMut(&mut World) -> Option<R>) -> R {
-    /// What other threads do is noticed without a signal, too.
+    /// When `body` is called again without a signal.
     const LOOK: Duration = Duration::from_millis(1);
     engine::load();
     let mut guard = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
@@ -301,7 +301,7 @@ impl World {
     pub fn run_until(&mut self, moment: Moment) -> Result<(), Status> {
         while !self.streams.is_done(moment) {
             let Some(operation) = self.streams.take(moment, self.profile.order) else {
-                // Not whether it waits still: what it waits for arrives at any time.
+                // Not `is_waiting`: what a collective waits for may have arrived meanwhile.
                 let waits = self.streams.pending().any(|operation| operation.work.has_begun());
                 return if waits { Err(Status::BLOCKED) } else { Ok(()) };
             };

@@ -31,9 +31,9 @@ pub struct UpdateScaleArgs<'a> {
     pub found_inf: ViewMut<'a>,
     /// What the scale is multiplied by after `growth_interval` steps without infinities, unless the result is infinite.
     pub growth_factor: f64,
-    /// What it is multiplied by when there was one.
+    /// What it is multiplied by after a step with infinities.
     pub backoff_factor: f64,
-    /// Steps from one growth to the next.
+    /// The number of steps without infinities after which it grows.
     pub growth_interval: i32,
 }
 

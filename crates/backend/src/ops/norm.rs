@@ -53,14 +53,14 @@ pub struct BatchNormThen<'a> {
     pub relu: bool,
 }
 
-/// The ReLU after a batch normalization, for the gradient: which elements it let through.
+/// The ReLU after a batch normalization, for the gradient: which elements passed it.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum ReluAfterNorm<'a> {
     /// There was none.
     #[default]
     None,
-    /// Those that are positive if they are normalized, scaled and shifted again; for the statistics of the batch and without a
-    /// residual. It saves reading the output.
+    /// Those that are positive if they are normalized, scaled and shifted again; for the statistics of the batch and
+    /// without a residual. It saves reading the output.
     Recomputed {
         /// The shift, `[C]`.
         bias: Option<View<'a>>,
@@ -74,7 +74,8 @@ pub enum ReluAfterNorm<'a> {
 pub struct BatchNormGradThen<'a> {
     /// The ReLU at the end.
     pub relu: ReluAfterNorm<'a>,
-    /// Receives the gradient of the residual, in the shape of the images: the incoming one where ReLU let the output through.
+    /// Receives the gradient of the residual, in the shape of the images: the incoming one where ReLU let the output
+    /// through.
     pub residual: Option<ViewMut<'a>>,
     /// Receives the gradient of [`RunningStats::shift`], `[C]`: zeros, since no output depends on it.
     pub shift: Option<ViewMut<'a>>,
@@ -205,7 +206,7 @@ impl Arguments for BatchNormGradArgs<'_> {
         let BatchNormGradThen { relu, residual, shift } = &self.then;
         match *relu {
             ReluAfterNorm::Recomputed { .. } if !self.training => {
-                let message = "what ReLU let through is recomputed only from the statistics of the batch";
+                let message = "which elements passed ReLU is recomputed only from the statistics of the batch";
                 return Err(Error::argument(check.op, message));
             }
             ReluAfterNorm::Recomputed { bias } => check.affine(&[bias])?,

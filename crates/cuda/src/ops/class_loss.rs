@@ -115,7 +115,7 @@ impl ClassLossBackend for CudaBackend {
         Ok(())
     }
 
-    /// Where one block computes all of it, which knows the divisor of the mean in the end.
+    /// True where one block computes the whole loss, and so knows the divisor of the mean when it has read all rows.
     fn class_loss_gives_grad(&self, operands: &ClassLossOperands) -> bool {
         let numel = operands.x.layout.numel();
         let access = Access { device: self.0, op: operands.rule.name() };

@@ -50,7 +50,7 @@ struct Backward<'a> {
     grad: Tensor<'a>,
     x: Tensor<'a>,
     weight: Option<Tensor<'a>>,
-    /// To compute what a ReLU let through.
+    /// For recomputing which elements passed a ReLU.
     bias: Option<Tensor<'a>>,
     /// The output of the ReLU that follows.
     y: Option<Tensor<'a>>,
@@ -79,7 +79,7 @@ impl Backward<'_> {
         Groups::new(self.x.layout.dims(), dim, places)
     }
 
-    /// Whether the results and the output of the ReLU lie alike, as the kernels require.
+    /// Whether the results and the output of the ReLU have one layout, as the kernels require.
     fn lies_alike(&self) -> bool {
         let mut all = [&self.out, &self.masked, &self.y].into_iter().flatten().map(|tensor| tensor.layout.strides());
         let first = all.next();
@@ -402,7 +402,8 @@ impl Device {
             if partials == 0 {
                 return Ok(());
             }
-            // What the first stage has written is the gradient that the second one needs: one tensor to read instead of two.
+            // What the first stage has written is the gradient that the second one needs: one tensor to read instead of
+            // two.
             let (grad, y) = if masked.is_some() { (masked_address, 0) } else { (grad, y_address) };
             return start(packed.second(), grad, y, 0);
         }

@@ -5,8 +5,8 @@ use kiln_tensor::{Error, Result};
 
 use super::{Dataset, out_of_range};
 
-/// The samples of several datasets, one after the other: PyTorch's `ConcatDataset`. Datasets of different types with the same item
-/// type go into `Box<dyn Dataset<Item = _>>`.
+/// The samples of several datasets, one after the other: PyTorch's `ConcatDataset`. Datasets of different types with
+/// the same item type go into `Box<dyn Dataset<Item = _>>`.
 #[derive(Clone, Debug)]
 pub struct ConcatDataset<D> {
     parts: Vec<D>,

@@ -13,8 +13,8 @@ pub use weighted::WeightedRandomSampler;
 
 use crate::epoch::Epoch;
 
-/// The order of samples in each pass over the data. It must be a function of the [`Epoch`] alone (draw from [`Epoch::stream`]), so
-/// that runs repeat, and a loader can resume in the middle of an epoch.
+/// The order of samples in each pass over the data. It must be a function of the [`Epoch`] alone (draw from
+/// [`Epoch::stream`]), so that runs repeat, and a loader can resume in the middle of an epoch.
 pub trait Sampler: Send + Sync {
     /// Number of samples in a pass.
     fn len(&self) -> usize;

@@ -14,7 +14,8 @@ pub(crate) fn unit(byte: u8) -> f32 {
     byte * HIGH + byte * LOW
 }
 
-/// Converts an image to an `f32` tensor of shape `[channels, height, width]` with values in `[0, 1]`: torchvision's `ToTensor`.
+/// Converts an image to an `f32` tensor of shape `[channels, height, width]` with values in `[0, 1]`: torchvision's
+/// `ToTensor`.
 #[derive(Clone, Copy, Debug)]
 pub struct ToTensor;
 
@@ -38,8 +39,8 @@ impl Transform<Image> for ToTensor {
     }
 }
 
-/// Converts a tensor to an image: torchvision's `ToPILImage`. Floats in `[0, 1]` are multiplied by 255 and truncated; `u8` is
-/// unchanged. The shape is `[channels, height, width]` (1 or 3 channels) or `[height, width]`.
+/// Converts a tensor to an image: torchvision's `ToPILImage`. Floats in `[0, 1]` are multiplied by 255 and truncated;
+/// `u8` is unchanged. The shape is `[channels, height, width]` (1 or 3 channels) or `[height, width]`.
 #[derive(Clone, Copy, Debug)]
 pub struct ToImage;
 
@@ -90,8 +91,8 @@ impl Normalize {
 }
 
 impl Normalize {
-    /// The fast path for `f32` on the CPU: one pass over the values on this thread. Tensor operations would compete for the thread
-    /// pool with the other workers.
+    /// The fast path for `f32` on the CPU: one pass over the values on this thread. Tensor operations would compete for
+    /// the thread pool with the other workers.
     fn normalize_f32(&self, x: &Tensor) -> Result<Tensor> {
         let mut values = x.to_vec::<f32>()?;
         let plane = x.dims().iter().rev().take(2).product::<usize>().max(1);

@@ -24,7 +24,8 @@ pub trait ImageOps: Sized {
     /// If the region is not inside.
     fn crop(self, top: usize, left: usize, height: usize, width: usize) -> Result<Self>;
 
-    /// Adds margins at the left, top, right and bottom, filled with `fill`: 0 to 255 for images, the value itself for tensors.
+    /// Adds margins at the left, top, right and bottom, filled with `fill`: 0 to 255 for images, the value itself for
+    /// tensors.
     ///
     /// # Errors
     /// If the result is too large, or `fill` is not in the range of a byte.
@@ -42,8 +43,8 @@ pub trait ImageOps: Sized {
     /// Those of [`extent`](ImageOps::extent).
     fn flip_vertical(self) -> Result<Self>;
 
-    /// Rotates by `angle` degrees counterclockwise. Images follow Pillow, and tensors torchvision's `grid_sample`, which differ at
-    /// borders.
+    /// Rotates by `angle` degrees counterclockwise. Images follow Pillow, and tensors torchvision's `grid_sample`,
+    /// which differ at borders.
     ///
     /// # Errors
     /// If the angle is not finite, the result is too large, or the fill value is not in the range of a byte.

@@ -36,8 +36,8 @@ pub trait BatchTransform: Send + Sync {
 /// moves from the workers to the GPU, and bytes are uploaded instead of floats.
 ///
 /// ```
-/// use kiln_data::{DataLoader, Samples, transforms::{Image, Normalize, OnBatch, RandomCrop, RandomHorizontalFlip, ToTensor, Transform}};
-/// use kiln_tensor::Device;
+/// use kiln_data::{DataLoader, Samples, transforms::{Image, Normalize, OnBatch, RandomCrop, RandomHorizontalFlip,
+/// ToTensor, Transform}}; use kiln_tensor::Device;
 ///
 /// let device = Device::cuda_if_available();
 /// let images: Samples<(Image, i64)> =

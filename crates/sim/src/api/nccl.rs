@@ -63,12 +63,12 @@ unsafe fn put<T>(out: *mut T, value: T, function: &str) -> NcclStatus {
     }
 }
 
-/// Whether there is a device, which all but the version and the like asks first.
+/// Whether there is a device. All functions check this first, but those that need none, such as `ncclGetVersion`.
 fn has_device() -> bool {
     world::with(|world| world.profile.faults.init == 0 && world.profile.devices > 0)
 }
 
-/// Does something now, or at the end of the group that this thread is in.
+/// Does a job now, or at the end of the group that this thread is in.
 fn now_or_later(job: Job) -> NcclStatus {
     GROUP
         .with_borrow_mut(|group| match group.depth {
@@ -247,7 +247,7 @@ macro_rules! nccl {
     )*};
 }
 
-/// What a function says of a communicator.
+/// Writes a number about a communicator to `out`.
 ///
 /// # Safety
 /// `out` is null or may be written.

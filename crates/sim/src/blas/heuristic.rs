@@ -1,5 +1,5 @@
-//! The algorithms that cuBLASLt's heuristic proposes. They differ in what a program has to respect: the alignment of addresses and the
-//! workspace.
+//! The algorithms that cuBLASLt's heuristic proposes. They differ in what a program has to respect: the alignment of
+//! addresses and the workspace.
 use super::attributes::Record;
 use super::problem::Problem;
 

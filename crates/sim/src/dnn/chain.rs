@@ -42,10 +42,10 @@ impl<'a> Chain<'a> {
         if operation.kind != Kind::PointwiseOperation {
             return Err(unsupported("two convolutions"));
         }
-        // What is left out is as it is by default.
+        // Attributes that are not set have their defaults.
         let default = Record::new(Kind::Pointwise);
         let rule = operation.parts(750).first().map_or(&default, |rule| rule);
-        // ReLU as it is by default makes 0 of what is not a number.
+        // By default, ReLU turns NaN into 0.
         if rule.number(1, 0) != self.compute || rule.number(2, 0) != 0 {
             return Err(unsupported("a pointwise operation in another type than that of sums, or that propagates NaN"));
         }

@@ -15,7 +15,7 @@ use crate::clock::{Clock, Moment};
 use crate::stream_id::StreamId;
 use link::Link;
 
-/// The version that it says it is: 2.30.7.
+/// The version that it reports: 2.30.7.
 pub const VERSION: i32 = 23007;
 
 /// A communicator: one rank.
