@@ -1,2 +1,3 @@
+// What kernels include of CUDA's own headers, from the simulator.
 #pragma once
 #include "kiln_sim.h"

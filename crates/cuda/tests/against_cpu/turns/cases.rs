@@ -1,4 +1,4 @@
-//! The computations of the rows of the table.
+//! The cases of the table of `turns.rs`: what runs each family of kernels at `n` positions.
 
 use kiln_backend::{DType::*, *};
 
