@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use crate::common::Run;
+use crate::run::Run;
 
 /// `mpiexec`, from the folder of the Python that is first on `PATH` or from `PATH`.
 fn mpiexec() -> Option<PathBuf> {

@@ -9,6 +9,8 @@ mod common;
 mod faults;
 mod launch;
 mod resume;
+#[path = "../scenarios/run.rs"]
+mod run;
 mod runs;
 #[path = "../scenarios/sync_batch_norm.rs"]
 mod sync_batch_norm;

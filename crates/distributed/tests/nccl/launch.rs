@@ -10,7 +10,7 @@ use std::{
 
 use kiln_tensor::Device;
 
-use crate::common::Run;
+use crate::run::Run;
 
 /// Variables of a process, which only one of the ranks has, or all.
 pub type Variables<'a> = &'a [(&'a str, &'a str)];

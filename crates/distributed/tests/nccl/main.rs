@@ -13,6 +13,8 @@ mod gpu;
 mod launch;
 #[path = "../mpi/launch.rs"]
 mod mpiexec;
+#[path = "../scenarios/run.rs"]
+mod run;
 #[path = "../scenarios/sync_batch_norm.rs"]
 mod sync_batch_norm;
 #[path = "../scenarios/training.rs"]

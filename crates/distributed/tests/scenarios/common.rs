@@ -1,19 +1,13 @@
-//! What the tests of both engines share: ranks play scenarios, which are launched (`launch`), and waited for.
+//! Playing scenarios on ranks that `launch` starts: that they succeed, or fail with the right words; and comparing bits.
 
-use std::{
-    process::{Child, Command},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
-use crate::launch;
 use kiln_distributed::{GroupOptions, ProcessGroup, init_process_group_with};
 use kiln_tensor::{Device, Result, Tensor};
 
-pub type Scenario = fn(&Arc<dyn ProcessGroup>) -> Result<()>;
+use crate::{launch, run::Ended};
 
-/// Longer than any scenario takes on a busy machine.
-const LIMIT: Duration = Duration::from_secs(180);
+pub type Scenario = fn(&Arc<dyn ProcessGroup>) -> Result<()>;
 
 /// Plays the scenario that the environment names; an error is printed, and is that of the process.
 pub fn play(scenarios: &[(&str, Scenario)]) {
@@ -30,42 +24,6 @@ pub fn play(scenarios: &[(&str, Scenario)]) {
         std::process::exit(3);
     }
     println!("PLAYED");
-}
-
-/// What became of ranks.
-pub struct Ended {
-    pub success: bool,
-    pub text: String,
-    pub time: Duration,
-}
-
-/// A run that has begun: a launcher, or each rank.
-pub struct Run {
-    pub children: Vec<Child>,
-    pub started: Instant,
-}
-
-impl Run {
-    /// Waits for all ranks.
-    pub fn end(self) -> Ended {
-        let Run { children, started } = self;
-        let ids: Vec<String> = children.iter().map(|child| child.id().to_string()).collect();
-        let (finished, watched) = std::sync::mpsc::channel::<()>();
-        let watchdog = std::thread::spawn(move || {
-            if watched.recv_timeout(LIMIT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                let _ = Command::new("kill").arg("-9").args(ids).status();
-            }
-        });
-        let (mut success, mut text) = (true, String::new());
-        for child in children {
-            let output = child.wait_with_output().unwrap();
-            success &= output.status.success();
-            text += &(String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr));
-        }
-        drop(finished);
-        watchdog.join().unwrap();
-        Ended { success, text, time: started.elapsed() }
-    }
 }
 
 /// Plays a scenario that all ranks must end well.
