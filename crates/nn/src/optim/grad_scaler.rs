@@ -17,7 +17,6 @@ use kiln_tensor::{
     no_grad, unscale_grads, update_scale,
 };
 
-use self::settings::check;
 use super::optimizer::Optimizer;
 
 const OP: &str = "GradScaler";
@@ -378,6 +377,25 @@ impl GradScaler {
         let growth = *lock(&self.growth);
         check(self.init_scale, &growth).map(|()| growth)
     }
+}
+
+/// PyTorch's conditions.
+fn check(scale: f64, growth: &ScaleGrowth) -> Result<()> {
+    let ScaleGrowth { growth_factor, backoff_factor, growth_interval } = *growth;
+    let refuse = |message: String| Err(Error::argument(OP, message));
+    if !(scale > 0.0 && scale <= f64::from(f32::MAX)) {
+        return refuse(format!("the scale {scale} is not positive and finite"));
+    }
+    if !(growth_factor > 1.0 && growth_factor.is_finite()) {
+        return refuse(format!("the growth factor {growth_factor} must be > 1.0"));
+    }
+    if !(backoff_factor > 0.0 && backoff_factor < 1.0) {
+        return refuse(format!("the backoff factor {backoff_factor} must be between 0.0 and 1.0"));
+    }
+    if growth_interval < 1 {
+        return refuse(format!("the growth interval {growth_interval} must be at least 1"));
+    }
+    Ok(())
 }
 
 fn not_scaled(call: &str) -> Error {

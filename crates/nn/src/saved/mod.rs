@@ -22,7 +22,6 @@
 
 mod describing;
 mod fields;
-mod known_types;
 mod path;
 mod registry;
 mod restoring;
@@ -30,8 +29,7 @@ mod whole;
 
 pub use describing::Describing;
 pub use kiln_tensor::Error;
-pub use known_types::Registry;
-pub use restoring::{Fields, Restoring};
+pub use restoring::{Fields, Registry, Restoring};
 pub use serde_json::{Map, Value};
 pub use whole::{describe, restore};
 

@@ -1,6 +1,6 @@
 //! The layers that every [`Registry`] has: those of this crate.
 
-use super::known_types::Registry;
+use super::restoring::Registry;
 use crate::layers;
 
 macro_rules! layers {

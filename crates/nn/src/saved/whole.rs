@@ -3,7 +3,10 @@
 use kiln_tensor::{Error, Result, StateDict};
 use serde_json::Value;
 
-use super::{describing::Describing, known_types::Registry, restoring::Restoring};
+use super::{
+    describing::Describing,
+    restoring::{Registry, Restoring},
+};
 use crate::module::{Module, ModuleTree};
 
 /// The architecture of a model, and its tensors by path: those of the state dict, and buffers that are not in it.

@@ -1,8 +1,8 @@
-//! The settings of [`GradScaler`], which may change while it is used, and the values that they may have.
+//! The settings of [`GradScaler`], which may change while it is used.
 
-use kiln_tensor::{Error, Result, ScaleGrowth, Tensor};
+use kiln_tensor::{Result, Tensor};
 
-use super::{GradScaler, OP, lock};
+use super::{GradScaler, lock};
 
 /// The settings, with PyTorch's defaults.
 impl GradScaler {
@@ -93,23 +93,4 @@ impl GradScaler {
     pub fn set_growth_interval(&mut self, growth_interval: i32) {
         lock(&self.growth).growth_interval = growth_interval;
     }
-}
-
-/// PyTorch's conditions.
-pub(super) fn check(scale: f64, growth: &ScaleGrowth) -> Result<()> {
-    let ScaleGrowth { growth_factor, backoff_factor, growth_interval } = *growth;
-    let refuse = |message: String| Err(Error::argument(OP, message));
-    if !(scale > 0.0 && scale <= f64::from(f32::MAX)) {
-        return refuse(format!("the scale {scale} is not positive and finite"));
-    }
-    if !(growth_factor > 1.0 && growth_factor.is_finite()) {
-        return refuse(format!("the growth factor {growth_factor} must be > 1.0"));
-    }
-    if !(backoff_factor > 0.0 && backoff_factor < 1.0) {
-        return refuse(format!("the backoff factor {backoff_factor} must be between 0.0 and 1.0"));
-    }
-    if growth_interval < 1 {
-        return refuse(format!("the growth interval {growth_interval} must be at least 1"));
-    }
-    Ok(())
 }

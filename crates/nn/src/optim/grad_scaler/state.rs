@@ -3,7 +3,7 @@
 use kiln_derive::located;
 use kiln_tensor::{Error, Result, ScaleGrowth, StateDict, captured::unless_capturing, no_grad};
 
-use super::{GradScaler, OP, lock, settings::check};
+use super::{GradScaler, OP, check, lock};
 use crate::optim::state::{Source, scalar};
 
 #[located(site)]
