@@ -176,7 +176,7 @@ fn one_thread_has_several_ranks_in_groups() {
             Rank::enter(at);
             assert_eq!(rank(at).read(memory, 1), [3.0]);
         }
-        comms.map(|comm| fine(ncclCommAbort(comm)));
+        comms.into_iter().for_each(|comm| fine(ncclCommAbort(comm)));
     }
     assert!(session.findings().is_empty(), "{:?}", session.findings());
 }
