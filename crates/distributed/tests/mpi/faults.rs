@@ -8,6 +8,7 @@ use std::{
 };
 
 use kiln_distributed::{Collective, DistributedDataParallel, DistributedError, ProcessGroup, ReduceOp};
+#[cfg(target_os = "linux")]
 use kiln_io::Checkpoint;
 use kiln_nn::{Linear, Module, ModuleTree, functional::mse_loss};
 use kiln_tensor::{Device, ErrorKind, Result, Tensor};
@@ -241,6 +242,7 @@ pub fn left(group: &Arc<dyn ProcessGroup>) -> Result<()> {
     group.broadcast(&x, 1)
 }
 
+#[cfg(target_os = "linux")]
 pub fn full_disk(group: &Arc<dyn ProcessGroup>) -> Result<()> {
     let model = Linear::new(64, 64)?;
     let path = std::env::var("KILN_TO").unwrap();
@@ -252,6 +254,7 @@ pub fn full_disk(group: &Arc<dyn ProcessGroup>) -> Result<()> {
 }
 
 /// From now on files of this process cannot grow beyond this size: an error, as on a full disk.
+#[cfg(target_os = "linux")]
 fn limit_files(bytes: u64) {
     unsafe extern "C" {
         fn setrlimit(resource: i32, limit: *const [u64; 2]) -> i32;

@@ -38,6 +38,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("other_model", faults::other_model),
     ("other_shape", faults::other_shape),
     ("left", faults::left),
+    #[cfg(target_os = "linux")]
     ("full_disk", faults::full_disk),
     ("exits", faults::exits),
     ("forgotten", faults::forgotten),
