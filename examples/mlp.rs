@@ -11,6 +11,8 @@
 
 #[path = "support/autocast.rs"]
 mod autocast;
+#[path = "support/device.rs"]
+mod device;
 #[path = "support/distributed.rs"]
 mod distributed;
 
@@ -22,6 +24,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use autocast::{Low, ScaledOptimizer, in_region};
 use clap::{Parser, ValueEnum};
+use device::DeviceName;
 #[cfg(feature = "tensorboard")]
 use kiln::vis::SummaryWriter;
 use kiln::{
@@ -98,13 +101,6 @@ enum OptimizerName {
     Adamw,
     Rmsprop,
     Adagrad,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum DeviceName {
-    Auto,
-    Cpu,
-    Cuda,
 }
 
 #[derive(Module)]
@@ -294,11 +290,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     manual_seed(args.seed);
     let ranks = distributed::Ranks::join(&args.distributed)?;
-    let device = match args.device {
-        DeviceName::Auto => ranks.device(Device::cuda_if_available()),
-        DeviceName::Cpu => Device::Cpu,
-        DeviceName::Cuda => Device::cuda(0)?,
-    };
+    let device = args.device.open(|| ranks.device(Device::cuda_if_available()))?;
     println!("Using {device} device");
 
     let mut sources = [FashionMNIST::train(), FashionMNIST::test()];

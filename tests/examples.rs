@@ -247,9 +247,120 @@ fn vgg16_predicts_with_what_it_saved() -> kiln::Result<()> {
     Ok(())
 }
 
+/// What an example prints that ends well.
+fn printed(name: &str, args: &[&str]) -> String {
+    let output = run(name, args);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{name}: {text}\n{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// The numbers that follow a text, one for each time that it occurs.
+fn numbers_after(text: &str, label: &str) -> Vec<f64> {
+    let number = |rest: &str| rest.split([' ', ',', '%', '\n']).next().unwrap().parse().unwrap();
+    text.split(label).skip(1).map(number).collect()
+}
+
+#[test]
+fn gpt_learns_saves_and_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("gpt.safetensors").into_os_string().into_string().unwrap();
+    let sizes = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "16", "--batch-size", "8"];
+    let steps = ["--steps", "60", "--test-every", "30", "--lr", "0.02", "--length", "12", "--device", "cpu"];
+    let text = printed("gpt", &[&sizes[..], &steps, &["--save", &model]].concat());
+    assert!(text.contains("5416 parameters, 56 different characters"), "{text}");
+    let losses = numbers_after(&text, "test loss ");
+    // The logarithm of 56 is 4.03.
+    assert!(losses.len() == 2 && losses[1] < 3.2, "{text}");
+
+    // The sizes are in the file, the seed gives the same text again, and the prompt comes first.
+    let write = ["--load", &model, "--steps", "0", "--prompt", "Shall I", "--length", "30", "--top-k", "5"];
+    let text = printed("gpt", &write);
+    assert_eq!(text, printed("gpt", &write));
+    let written = text.split_once("characters\n").unwrap().1;
+    assert!(written.starts_with("Shall I") && written.trim_end_matches('\n').chars().count() <= 37, "{text}");
+
+    for (args, part) in [
+        (&["--load", &model, "--steps", "0", "--prompt", "ß"][..], "'ß'"),
+        (&["--text", "/no/such/text"], "/no/such/text"),
+        (&["--context", "5000"], "too short"),
+        (&["--temperature", "0"], "temperature"),
+    ] {
+        let output = run("gpt", args);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && message.contains(part), "{args:?}: {message}");
+        assert!(!message.contains("panicked"), "{args:?}: {message}");
+    }
+}
+
+#[test]
+fn gan_trains_both_networks_and_draws() -> kiln::Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).into_os_string().into_string().unwrap();
+    let (plots, generator) = (path("plots"), path("generator.safetensors"));
+    let sizes = ["--width", "4", "--latent", "4", "--batch-size", "16", "--batches", "20", "--critic-steps", "2"];
+    let more = ["--data", &SUBSET, "--epochs", "2", "--lr", "0.003", "--plot", &plots, "--save", &generator];
+    let text = printed("gan", &[&sizes[..], &more].concat());
+    let (distances, penalties) = (numbers_after(&text, "distance "), numbers_after(&text, "penalty "));
+    assert!(distances.len() == 2 && penalties.len() == 2, "{text}");
+    // The critic tells clothes from noise at once, and the penalty brings its slope towards 1.
+    assert!(distances[1] > distances[0].max(0.0) && penalties[1] < penalties[0], "{text}");
+    assert!(fs::read(Path::new(&plots).join("generated_002.png")).unwrap().starts_with(b"\x89PNG"));
+    let generator = kiln::io::load(&generator, Device::Cpu)?;
+    assert_eq!(generator["project.1.num_batches_tracked"].item::<i64>()?, 60);
+    Ok(())
+}
+
+#[test]
+fn resnet_trains_and_refuses_other_depths() -> kiln::Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("resnet.safetensors").into_os_string().into_string().unwrap();
+    let sizes = ["--depth", "8", "--width", "4", "--batch-size", "16", "--batches", "10", "--workers", "0"];
+    let text = printed("resnet", &[&sizes[..], &["--data", &SUBSET, "--epochs", "2", "--save", &model]].concat());
+    let rates = numbers_after(&text, "learning rate ");
+    assert!(rates.len() == 2 && rates[0] == 0.05 && (rates[1] - 0.005).abs() < 1e-9, "{text}");
+    let losses = numbers_after(&text, "mean loss ");
+    assert!(losses.len() == 2 && losses[1] < losses[0] && accuracies(&text).len() == 2, "{text}");
+    // In each of three stages a block of two convolutions.
+    let saved = kiln::io::load(&model, Device::Cpu)?;
+    assert_eq!(saved.keys().filter(|name| name.contains(".conv")).count(), 6);
+    assert_eq!(saved["layer3.0.shortcut.0.weight"].dims(), [16, 8, 1, 1]);
+
+    let output = run("resnet", &["--data", &SUBSET, "--depth", "18"]);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && message.contains("6n + 2"), "{message}");
+    Ok(())
+}
+
+#[test]
+fn transfer_compares_three_ways_to_learn() -> kiln::Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).into_os_string().into_string().unwrap();
+    let few = ["--source-epochs", "1", "--source-batches", "1", "--test-images", "2", "--shots", "2", "--epochs", "1"];
+    let model = path("tuned.safetensors");
+    let text = printed("transfer", &[&few[..], &["--save", &model]].concat());
+    for part in ["First 4200 images of clothes, then 6 of shoes", "fine-tuned, epoch 1: ", "frozen, epoch 1: "] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    assert_eq!(text.matches("Best accuracy, ").count(), 3, "{text}");
+    assert_eq!(kiln::io::load(&model, Device::Cpu)?["fc.weight"].dims(), [3, 512]);
+
+    for (args, part) in [
+        (&["--data", "/no/such/folder"][..], "/no/such/folder"),
+        (&["--weights", "resnet18.pth"], "--data"),
+        (&["--epochs", "0"], "--epochs"),
+    ] {
+        let output = run("transfer", args);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && message.contains(part), "{args:?}: {message}");
+    }
+    Ok(())
+}
+
 #[test]
 fn all_have_help() {
-    for name in ["autograd", "custom_dataset", "export_onnx", "lenet", "mlp", "vgg16"] {
+    let first = ["autograd", "custom_dataset", "export_onnx", "gan", "gpt", "lenet", "mlp"];
+    for name in first.into_iter().chain(["resnet", "transfer", "vgg16"]) {
         let output = run(name, &["--help"]);
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && text.contains("Usage: ") && text.contains("--help"), "{name}: {text}");

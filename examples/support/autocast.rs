@@ -46,6 +46,7 @@ impl ScaledOptimizer {
     }
 
     /// Backpropagation and a step.
+    #[allow(dead_code, reason = "examples that clip gradients do more")]
     pub fn step(&mut self, loss: &Tensor) -> kiln::Result<()> {
         self.optimizer.zero_grad();
         self.scaler.scale(loss)?.backward()?;

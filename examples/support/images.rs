@@ -44,6 +44,7 @@ pub enum Source {
 
 impl Source {
     /// Prepares an image for a network that was trained on this source, as in its tests.
+    #[allow(dead_code, reason = "not every example classifies photographs")]
     pub fn prepare(self, image: Image, size: usize) -> kiln::Result<Tensor> {
         let resize = Resize::new(size, size);
         match self {
