@@ -7,31 +7,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_distributed::{Collective, DistributedDataParallel, DistributedError, ProcessGroup, ReduceOp};
+use kiln_distributed::{Collective, DistributedError, ProcessGroup, ReduceOp};
 #[cfg(target_os = "linux")]
 use kiln_io::Checkpoint;
-use kiln_nn::{Linear, Module, ModuleTree, functional::mse_loss};
-use kiln_tensor::{Device, ErrorKind, Result, Tensor};
+#[cfg(target_os = "linux")]
+use kiln_nn::{Linear, ModuleTree};
+#[cfg(target_os = "linux")]
+use kiln_tensor::Device;
+use kiln_tensor::{ErrorKind, Result};
 
-use crate::{common, launch};
-
-const QUICK: [(&str, &str); 1] = [("KILN_DISTRIBUTED_TIMEOUT", "1.5")];
-/// Long enough to wait for the others' answers as well.
-const SOON: Duration = Duration::from_secs(20);
+use crate::{
+    common, launch,
+    shared_faults::{QUICK, SOON, vector},
+};
 
 #[test]
 fn a_rank_that_is_late_is_waited_for() {
     common::succeeds(2, "late");
-}
-
-#[test]
-fn a_rank_that_is_too_late_is_named() {
-    let words = [
-        "rank 0 of 2: call 2, all_reduce (sum) of f32[3] (the sum of everything), was not done within 1.5 s",
-        "rank 1 has made 1 calls and is busy with something else",
-    ];
-    let Some(ended) = common::fails(2, "too_late", &QUICK, &words) else { return };
-    assert!(ended.time < SOON, "{:?}", ended.time);
 }
 
 #[test]
@@ -57,13 +49,6 @@ fn a_rank_that_is_stopped_is_named() {
         let Some(ended) = common::fails(2, "killed", &variables, &words) else { return };
         assert!(ended.time < SOON, "{phase}: {:?}", ended.time);
     }
-}
-
-#[test]
-fn a_rank_with_another_model_is_noticed_before_the_first_step() {
-    let words =
-        ["DistributedDataParallel of different models: rank 0 and rank 1 have weight: f32[2, 4] and weight: f32[3, 4]"];
-    common::fails(2, "other_model", &[], &words);
 }
 
 #[test]
@@ -144,16 +129,12 @@ fn a_launcher_without_mpi_is_an_error_that_says_how_to_start() {
     );
 }
 
-fn vector(length: usize) -> Result<Tensor> {
-    Tensor::ones([length], Device::Cpu)
-}
-
 pub fn late(group: &Arc<dyn ProcessGroup>) -> Result<()> {
     if group.rank() == 1 {
         thread::sleep(Duration::from_secs(2));
     }
     let started = Instant::now();
-    let x = vector(3)?;
+    let x = vector(3, group)?;
     group.all_reduce(&x, ReduceOp::Sum)?;
     assert_eq!(x.to_vec::<f32>()?, [2.0; 3]);
     assert_eq!(started.elapsed() > Duration::from_secs(1), group.rank() == 0);
@@ -165,7 +146,7 @@ pub fn too_late(group: &Arc<dyn ProcessGroup>) -> Result<()> {
     if group.rank() == 1 {
         thread::sleep(Duration::from_secs(6));
     }
-    let x = vector(3)?;
+    let x = vector(3, group)?;
     let call = Collective::all_reduce(&x, ReduceOp::Sum).named("the sum of everything");
     let error = group.start(call).and_then(|work| work.wait()).unwrap_err();
     // The tensor can be used, and later calls fail at once.
@@ -177,69 +158,6 @@ pub fn too_late(group: &Arc<dyn ProcessGroup>) -> Result<()> {
         assert!(matches!(typed, Some(DistributedError::Timeout { rank: 0, size: 2, .. })), "{error}");
     }
     Err(error)
-}
-
-fn kill() {
-    let signal = std::env::var("KILN_SIGNAL").unwrap_or_else(|_| "-9".into());
-    let _ = Command::new("kill").args([&signal, &std::process::id().to_string()]).status();
-    thread::sleep(Duration::from_secs(60));
-}
-
-pub fn killed(group: &Arc<dyn ProcessGroup>) -> Result<()> {
-    let phase = std::env::var("KILN_PHASE").unwrap();
-    let dies = |now: &str, step: usize| {
-        if phase == now && group.rank() == 1 && step == 2 {
-            kill();
-        }
-    };
-    dies("start", 2);
-    let model = Linear::new(4, 2)?;
-    let _ddp = DistributedDataParallel::new(&model, group)?;
-    let place = phase == "backward" && group.rank() == 1;
-    for step in 0..5 {
-        dies("forward", step);
-        let x = Tensor::randn([3, 4], Device::Cpu)?.requires_grad_(true)?;
-        let loss = mse_loss(&model.forward(&x)?, &Tensor::zeros([3, 2], Device::Cpu)?)?;
-        if place && step == 2 {
-            loss.register_hook(|_| {
-                kill();
-                Ok(None)
-            })?;
-        }
-        model.zero_grad();
-        loss.backward()?;
-        dies("step", step);
-        group.on_main(|| {
-            dies("save", step);
-            Ok(())
-        })?;
-        if phase == "save" && step == 2 && group.rank() == 1 {
-            kill();
-        }
-    }
-    group.barrier()
-}
-
-pub fn other_model(group: &Arc<dyn ProcessGroup>) -> Result<()> {
-    let model = Linear::new(4, 2 + group.rank())?;
-    DistributedDataParallel::new(&model, group).map(drop)
-}
-
-pub fn other_shape(group: &Arc<dyn ProcessGroup>) -> Result<()> {
-    group.barrier()?;
-    let x = vector(4 + group.rank())?;
-    group.start(Collective::all_reduce(&x, ReduceOp::Sum).named("x"))?.wait()
-}
-
-pub fn left(group: &Arc<dyn ProcessGroup>) -> Result<()> {
-    let x = vector(2)?;
-    for _ in 0..3 {
-        group.broadcast(&x, 0)?;
-    }
-    if group.rank() == 1 {
-        return Ok(());
-    }
-    group.broadcast(&x, 1)
 }
 
 #[cfg(target_os = "linux")]

@@ -15,9 +15,45 @@ use kiln_nn::{
 use kiln_tensor::{DType, Device, Result, manual_seed};
 
 use crate::{
-    common::assert_same_on_all_ranks,
+    common::{self, assert_same_on_all_ranks, bits},
     training::{data, network},
 };
+
+/// A run of two ranks that is stopped after an epoch goes on as if it had not been. Other numbers of ranks go on from its
+/// checkpoint within rounding, and each of them twice with the same bits.
+#[test]
+fn any_number_of_ranks_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let run = |ranks: usize, from: &str, epochs: &str, to: &str| {
+        let variables = [("KILN_FROM", &*at(from)), ("KILN_EPOCHS", epochs), ("KILN_TO", &*at(to))];
+        common::succeeds_with(ranks, "other_ranks_resume", &variables);
+    };
+    run(2, "none", "2", "whole");
+    if !PathBuf::from(at("whole")).exists() {
+        return;
+    }
+    run(2, "none", "1", "half");
+    run(2, "half", "2", "resumed");
+    let parameters = |name: &str| Checkpoint::load(at(name), Device::Cpu).unwrap().model;
+    let assert_equal = |one: &str, other: &str| {
+        for ((name, a), (_, b)) in parameters(one).iter().zip(&parameters(other)) {
+            assert_eq!(bits(a).unwrap(), bits(b).unwrap(), "{name} of {one} and {other}");
+        }
+    };
+    assert_equal("whole", "resumed");
+    for (ranks, name) in [(1, "one"), (3, "three"), (4, "four")] {
+        run(ranks, "half", "2", name);
+        assert_eq!(Checkpoint::load(at(name), Device::Cpu).unwrap().epoch, 2);
+        for ((tensor, a), (_, b)) in parameters("whole").iter().zip(&parameters(name)) {
+            let difference = a.to_dtype(DType::F64).unwrap().sub(&b.to_dtype(DType::F64).unwrap()).unwrap();
+            let difference = difference.abs().unwrap().amax(()).unwrap().item::<f64>().unwrap();
+            assert!(difference < 1e-9, "{tensor} with {ranks} ranks: {difference}");
+        }
+    }
+    run(3, "half", "2", "again");
+    assert_equal("three", "again");
+}
 
 pub fn checkpoint(group: &Arc<dyn ProcessGroup>) -> Result<()> {
     let variable = |name: &str| std::env::var(name).unwrap();

@@ -1,27 +1,15 @@
 //! A failure of one rank ends all of them, with an error that says what happened; and mistakes in the order of work that
 //! the simulated device must find.
 
-use std::{process::Command, sync::Arc, thread, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
-use kiln_distributed::{Collective, DistributedDataParallel, DistributedError, ProcessGroup, ReduceOp};
-use kiln_nn::{Linear, Module, ModuleTree, functional::mse_loss};
+use kiln_distributed::{Collective, DistributedError, ProcessGroup, ReduceOp};
 use kiln_tensor::{ErrorKind, Result, Tensor};
 
-use crate::{common, launch, mpiexec};
-
-const QUICK: [(&str, &str); 1] = [("KILN_DISTRIBUTED_TIMEOUT", "1.5")];
-/// Long enough on a busy machine.
-const SOON: Duration = Duration::from_secs(30);
-
-#[test]
-fn a_rank_that_is_too_late_is_named() {
-    let words = [
-        "rank 0 of 2: call 2, all_reduce (sum) of f32[3] (the sum of everything), was not done within 1.5 s",
-        "rank 1 has made 1 calls and is busy with something else",
-    ];
-    let Some(ended) = common::fails(2, "too_late", &QUICK, &words) else { return };
-    assert!(ended.time < SOON, "{:?}", ended.time);
-}
+use crate::{
+    common, launch, mpiexec,
+    shared_faults::{QUICK, SOON, vector},
+};
 
 #[test]
 fn a_rank_that_is_killed_ends_all() {
@@ -62,12 +50,6 @@ fn a_call_that_hangs_in_the_library_is_named() {
         assert_eq!(ended.text.contains(process_ends), !returns, "{}", ended.text);
         assert!(ended.time < SOON, "{:?}", ended.time);
     }
-}
-
-#[test]
-fn a_rank_with_another_model_is_noticed_before_the_first_step() {
-    let words = ["different models: rank 0 and rank 1 have weight: f32[2, 4] and weight: f32[3, 4]"];
-    common::fails(2, "other_model", &[], &words);
 }
 
 /// MPI's notes say as much as those by TCP.
@@ -150,10 +132,6 @@ fn another_order_is_found() {
     assert!(found.contains("was not done within 1.5 s"), "{found}");
 }
 
-fn vector(length: usize, group: &Arc<dyn ProcessGroup>) -> Result<Tensor> {
-    Tensor::ones([length], group.device())
-}
-
 pub fn early_read(group: &Arc<dyn ProcessGroup>) -> Result<()> {
     let x = vector(1 << 10, group)?;
     let work = group.all_reduce_async(&x, ReduceOp::Sum)?;
@@ -203,70 +181,10 @@ pub fn too_late(group: &Arc<dyn ProcessGroup>) -> Result<()> {
     Err(error)
 }
 
-fn kill() {
-    let signal = std::env::var("KILN_SIGNAL").unwrap_or_else(|_| "-9".into());
-    let _ = Command::new("kill").args([&signal, &std::process::id().to_string()]).status();
-    thread::sleep(Duration::from_secs(60));
-}
-
-pub fn killed(group: &Arc<dyn ProcessGroup>) -> Result<()> {
-    let phase = std::env::var("KILN_PHASE").unwrap();
-    let dies = |now: &str, step: usize| {
-        if phase == now && group.rank() == 1 && step == 2 {
-            kill();
-        }
-    };
-    dies("start", 2);
-    let model = Linear::new(4, 2)?.to(group.device())?;
-    let _ddp = DistributedDataParallel::new(&model, group)?;
-    for step in 0..5 {
-        dies("forward", step);
-        let x = Tensor::randn([3, 4], group.device())?.requires_grad_(true)?;
-        let loss = mse_loss(&model.forward(&x)?, &Tensor::zeros([3, 2], group.device())?)?;
-        if phase == "backward" && group.rank() == 1 && step == 2 {
-            loss.register_hook(|_| {
-                kill();
-                Ok(None)
-            })?;
-        }
-        model.zero_grad();
-        loss.backward()?;
-        dies("step", step);
-        loss.item::<f32>()?;
-        dies("save", step);
-        group.on_main(|| Ok(()))?;
-    }
-    group.barrier()
-}
-
 pub fn hangs(group: &Arc<dyn ProcessGroup>) -> Result<()> {
     group.barrier()?;
     let x = vector(3, group)?;
     let call = Collective::all_reduce(&x, ReduceOp::Sum).named("the sum of everything");
     group.start(call)?.wait()?;
-    x.to_vec::<f32>().map(drop)
-}
-
-pub fn other_model(group: &Arc<dyn ProcessGroup>) -> Result<()> {
-    let model = Linear::new(4, 2 + group.rank())?.to(group.device())?;
-    DistributedDataParallel::new(&model, group).map(drop)
-}
-
-pub fn other_shape(group: &Arc<dyn ProcessGroup>) -> Result<()> {
-    group.barrier()?;
-    let x = vector(4 + group.rank(), group)?;
-    group.start(Collective::all_reduce(&x, ReduceOp::Sum).named("x"))?.wait()?;
-    x.to_vec::<f32>().map(drop)
-}
-
-pub fn left(group: &Arc<dyn ProcessGroup>) -> Result<()> {
-    let x = vector(2, group)?;
-    for _ in 0..3 {
-        group.broadcast(&x, 0)?;
-    }
-    if group.rank() == 1 {
-        return Ok(());
-    }
-    group.broadcast(&x, 1)?;
     x.to_vec::<f32>().map(drop)
 }

@@ -9,10 +9,11 @@ use crate::{launch, run::Ended};
 
 pub type Scenario = fn(&Arc<dyn ProcessGroup>) -> Result<()>;
 
-/// Plays the scenario that the environment names; an error is printed, and is that of the process.
-pub fn play(scenarios: &[(&str, Scenario)]) {
+/// Plays the one of the scenarios that the environment names; an error is printed, and is that of the process.
+pub fn play(scenarios: &[&[(&str, Scenario)]]) {
     let name = std::env::var("KILN_SCENARIO").expect("this test is started by others");
-    let (_, scenario) = scenarios.iter().find(|(known, _)| *known == name).expect("a scenario of the list");
+    let (_, scenario) =
+        scenarios.iter().copied().flatten().find(|(known, _)| *known == name).expect("a scenario of the list");
     let group = init_process_group_with(GroupOptions::from_env().unwrap()).unwrap();
     let played = scenario(&group);
     // Before it leaves: a launcher ends all that are left when the first one ends with an error.
