@@ -13,7 +13,7 @@ use crate::{
     notes::{Kind, Note, Peers, Status},
 };
 
-/// How often is looked for notes.
+/// The interval at which it looks for notes.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) trait Control: Send + Sync {

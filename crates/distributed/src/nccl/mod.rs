@@ -323,7 +323,7 @@ impl ProcessGroup for Nccl {
         match &call.output {
             None => {
                 kiln_tensor::captured::unless_capturing("barrier", "the host waits in it")?;
-                // A sum of nothing in particular, which the host waits for.
+                // The host waits for a sum whose value does not matter.
                 let one = Tensor::zeros(1, (DType::F32, self.device))?;
                 let kind = CollectiveKind::AllReduce(ReduceOp::Sum);
                 let work = no_grad(|| self.launch(call.to_string(), kind, None, one, None))?;

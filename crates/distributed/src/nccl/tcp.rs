@@ -108,7 +108,7 @@ impl Star {
         while lines.iter().skip(1).any(Option::is_none) {
             match listener.accept() {
                 Ok((line, _)) => {
-                    // Who is no rank of this run is turned away, and others are waited for.
+                    // A process that is no rank of this run is turned away, and the wait goes on.
                     let _ = Star::greet(line, lines, size, run);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(LOOK),
@@ -204,7 +204,7 @@ impl Star {
         let line = self.lines[if self.rank == 0 { to } else { 0 }].as_ref();
         let numbers = [to, from, note.len()].map(|number| (number as u32).to_le_bytes());
         let bytes = [&numbers.concat(), note].concat();
-        // A rank that is gone is noticed by who reads what it sends.
+        // If the rank is gone, the thread that reads from it notices.
         let _ = line.map(|line| line.lock().write_all(&bytes));
     }
 

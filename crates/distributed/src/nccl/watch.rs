@@ -216,7 +216,7 @@ impl Watch {
                 Some(Running { end: End::Marked(end), .. }) => end.clone(),
                 _ => return,
             };
-            // A device that has failed says so itself to who uses it.
+            // The next call on a device that has failed reports it.
             if matches!(end.is_done(), Ok(false)) {
                 return;
             }
