@@ -618,6 +618,30 @@ MUTATIONS = [
         ["scaled::f16"],
         "captured",
     ),
+    Mutation(
+        "low_copy_stale", "a parameter that was changed by hand is not converted again before a launch",
+        "crates/tensor/src/autocast/kept.rs",
+        "        if low.kept.as_ref().is_none_or(|kept| kept.is_of(param)) {\n            return Ok(());",
+        "        if low.kept.as_ref().is_none_or(|kept| kept.is_of(param) || true) {\n            return Ok(());",
+        ["low_copies::launches"],
+        "captured",
+    ),
+    Mutation(
+        "low_copy_after_launch", "after a launch that wrote a parameter and its copy the copy counts as that of before",
+        "crates/tensor/src/captured/record.rs",
+        "self.low_copies.iter().filter_map(Weak::upgrade).for_each(|param| after_launch(&param));",
+        "self.low_copies.iter().filter_map(Weak::upgrade).for_each(|param| drop_copy(&param));",
+        ["low_copies::launches"],
+        "captured",
+    ),
+    Mutation(
+        "low_copy_skipped", "the copy that a step writes first is not that of the parameter if the step is skipped",
+        "crates/tensor/src/autocast/kept.rs",
+        "        None if may_skip => Kept",
+        "        None if may_skip && is_capturing() => Kept",
+        ["low_copies::no_step", "low_copies::launches"],
+        "captured",
+    ),
     # ---- collectives between devices ----
     Mutation(
         "collective_too_early", "a collective does not wait for the work that computes its values",

@@ -6,6 +6,7 @@
 
 #[path = "../support/account.rs"]
 mod account;
+mod low_copies;
 mod networks;
 mod refused;
 mod scaled;

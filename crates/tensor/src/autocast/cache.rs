@@ -8,6 +8,7 @@ use std::{
 
 use kiln_backend::{DType, Result};
 
+use super::kept::kept;
 use crate::{
     autograd::{grad_enabled, is_tracing},
     captured::is_capturing,
@@ -37,6 +38,15 @@ pub(crate) fn clear() {
     drop(old);
 }
 
+/// Forgets this thread's copies of a parameter that is about to change.
+pub(super) fn forget(param: &Tensor) {
+    let id = param.id();
+    let old = COPIES.with_borrow_mut(|copies| {
+        if copies.is_empty() { Vec::new() } else { copies.extract_if(|key, _| key.0 == id).collect() }
+    });
+    drop(old);
+}
+
 /// The tensor in a low dtype: parameters from the cache. As in PyTorch, these are leaves that require gradients, in `f32`.
 pub(super) fn converted(tensor: &Tensor, dtype: DType) -> Result<Tensor> {
     let is_parameter = tensor.dtype() == DType::F32
@@ -58,7 +68,10 @@ pub(super) fn converted(tensor: &Tensor, dtype: DType) -> Result<Tensor> {
         Some(low) if low.requires_grad() || !grad_enabled() => return Ok(low),
         _ => {}
     }
-    let low = tensor.to_dtype(dtype)?;
+    let low = match kept(tensor, dtype)? {
+        Some(copy) => tensor.cast_to(copy)?,
+        None => tensor.to_dtype(dtype)?,
+    };
     let copy = Copy { leaf: Arc::downgrade(&tensor.0), version, low: low.clone(), captured };
     let old = COPIES.with_borrow_mut(|copies| copies.insert(key, copy));
     drop(old);

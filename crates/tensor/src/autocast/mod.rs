@@ -1,6 +1,7 @@
 //! Autocast: regions in which operations choose the dtype that they compute in, PyTorch's `torch.autocast`.
 
 mod cache;
+mod kept;
 mod policy;
 
 use std::{cell::Cell, marker::PhantomData};
@@ -12,6 +13,7 @@ use smallvec::SmallVec;
 use crate::tensor::Tensor;
 
 pub(crate) use cache::clear as clear_cache;
+pub(crate) use kept::{LowCopy, after_launch, after_step, drop_copy, for_step, is_valid};
 pub use policy::{POLICIES, Policy, policy};
 
 thread_local! {

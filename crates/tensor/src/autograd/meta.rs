@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{hook::Hooks, node::Node, post_accumulate::PostHook};
-use crate::tensor::Tensor;
+use crate::{autocast::LowCopy, tensor::Tensor};
 
 /// Protected by the tensor's lock.
 #[derive(Default)]
@@ -16,6 +16,8 @@ pub(crate) struct Meta {
     pub version: u32,
     pub grad: Option<Tensor>,
     pub hooks: Hooks,
+    /// Of a parameter that autocast converts.
+    pub low_copy: Option<Box<LowCopy>>,
     /// Called when a pass has added its last gradient; most tensors have none.
     pub post_accumulate: Vec<PostHook>,
 }

@@ -10,6 +10,7 @@ use kiln_backend::{Result, is_capturing};
 
 use super::refuse::set_device;
 use crate::{
+    autocast::{after_launch, drop_copy, is_valid},
     device::Device,
     storage::{Storage, changes, note_changes},
     tensor::{Inner, Tensor},
@@ -30,6 +31,8 @@ pub(super) struct Record {
     grads: Vec<Slot>,
     before: Vec<Action>,
     conditions: Vec<Condition>,
+    /// Parameters whose copies in half precision the step writes.
+    low_copies: Vec<Weak<Inner>>,
 }
 
 /// A leaf whose gradient the step reads or replaces.
@@ -47,6 +50,8 @@ pub(super) struct Effects {
     grads: Vec<Grad>,
     before: Vec<Action>,
     conditions: Vec<Condition>,
+    /// Parameters whose copies in half precision have the parameter's values after the step.
+    low_copies: Vec<Weak<Inner>>,
 }
 
 struct Grad {
@@ -82,6 +87,7 @@ pub(super) fn end() -> Option<Record> {
 impl Record {
     /// Restores the gradients, after a capture that failed: its work was not done.
     pub fn undo(self) {
+        drop_copies(&self.low_copies);
         for Slot { leaf, initial, .. } in self.grads {
             if let Some(leaf) = leaf.upgrade() {
                 let _old = std::mem::replace(&mut leaf.meta.lock().grad, initial);
@@ -90,14 +96,16 @@ impl Record {
     }
 
     pub fn finish(self) -> Effects {
-        let Record { changed, grads, before, conditions, .. } = self;
+        let Record { changed, grads, before, conditions, low_copies } = self;
         let grads = grads.into_iter().map(|Slot { leaf, initial, is_read }| {
             let left = leaf.upgrade().and_then(|leaf| leaf.meta.lock().grad.clone());
             Grad { leaf, initial, is_read, left }
         });
         // The step's temporaries no longer exist.
         let changed = changed.into_iter().filter(|storage| storage.strong_count() > 0).collect();
-        Effects { changed, grads: grads.collect(), before, conditions }
+        let is_valid = |param: &Weak<Inner>| param.upgrade().is_some_and(|param| is_valid(&param));
+        let low_copies = low_copies.into_iter().filter(is_valid).collect();
+        Effects { changed, grads: grads.collect(), before, conditions, low_copies }
     }
 }
 
@@ -136,6 +144,7 @@ impl Effects {
 
     /// Call if the first launch has failed: restores the gradients.
     pub fn undo(&self) {
+        drop_copies(&self.low_copies);
         for Grad { leaf, initial, .. } in &self.grads {
             if let Some(leaf) = leaf.upgrade() {
                 let _old = std::mem::replace(&mut leaf.meta.lock().grad, initial.clone());
@@ -146,6 +155,7 @@ impl Effects {
     /// Call after each launch but the first, whose effects the capture itself had.
     pub fn after(&self) {
         self.changed.iter().filter_map(Weak::upgrade).for_each(|storage| storage.bump_version());
+        self.low_copies.iter().filter_map(Weak::upgrade).for_each(|param| after_launch(&param));
         for Grad { leaf, left, .. } in &self.grads {
             let Some(leaf) = leaf.upgrade() else { continue };
             let mut meta = leaf.meta.lock();
@@ -156,6 +166,19 @@ impl Effects {
             }
         }
     }
+}
+
+fn drop_copies(params: &[Weak<Inner>]) {
+    params.iter().filter_map(Weak::upgrade).for_each(|param| drop_copy(&param));
+}
+
+/// Call when work was queued that writes a parameter and its copy in half precision.
+pub(crate) fn note_low_copy(param: &Tensor) {
+    with(|record| {
+        if !record.low_copies.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(&param.0))) {
+            record.low_copies.push(Arc::downgrade(&param.0));
+        }
+    });
 }
 
 fn note_grad(leaf: &Tensor, is_read: bool) {

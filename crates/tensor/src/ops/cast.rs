@@ -1,8 +1,9 @@
 //! Copies and conversions: `copy`, `contiguous`, `to_dtype`, `to_device`, `pin_memory`.
 
-use kiln_backend::{Arguments, CopyArgs, DType, Element, Error, HostVec, Result, dispatch_dtype};
+use kiln_backend::{Arguments, CopyArgs, DType, Element, Error, HostVec, Layout, Result, dispatch_dtype};
 use kiln_derive::located;
 
+use super::images::image_layout;
 use crate::{
     autograd::{no_grad, one, record},
     captured::{refuse_read, refuse_upload},
@@ -32,7 +33,7 @@ impl Tensor {
     }
 
     /// The values as another dtype, converted as Rust's `as` does (nonzero is `true`, floats are truncated to
-    /// integers); this tensor if it already has the dtype.
+    /// integers); this tensor if it already has the dtype. Channels-last images stay in that order.
     ///
     /// # Errors
     /// If memory runs out.
@@ -40,10 +41,15 @@ impl Tensor {
         if dtype == self.dtype() {
             return Ok(self.clone());
         }
-        let out = self.converted(dtype)?;
+        let out = self.converted_in_order(dtype)?;
         if !dtype.is_float() {
             return Ok(out.noted("cast", &[self], || []));
         }
+        self.cast_to(out)
+    }
+
+    /// Records `out`, which has this tensor's values in another floating-point dtype, as [`to_dtype`](Tensor::to_dtype) does.
+    pub(crate) fn cast_to(&self, out: Tensor) -> Result<Tensor> {
         let own = self.dtype();
         let out = record(out, "ToCopyBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.to_dtype(own)?)))?;
         Ok(out.described("cast", || []))
@@ -72,7 +78,7 @@ impl Tensor {
         let direct = source.with_host_bytes(|bytes| backend.import(self.dtype(), bytes)).transpose()?;
         let buffer = direct.map_or_else(|| backend.adopt(source.to_host()?), Ok)?;
         let storage = Storage::new(device, backend, buffer);
-        let out = Tensor::from_storage(storage, kiln_backend::Layout::contiguous(*self.shape()));
+        let out = Tensor::from_storage(storage, Layout::contiguous(*self.shape()));
         let own = self.device();
         let out = record(out, "ToCopyBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.to_device(own)?)))?;
         Ok(out.described("identity", || []))
@@ -100,7 +106,7 @@ impl Tensor {
         });
         let buffer = buffer.ok_or_else(|| Error::argument(OP, "the tensor has no memory on the host"))??;
         let storage = Storage::new(Device::Cpu, own, buffer);
-        Ok(Tensor::from_storage(storage, kiln_backend::Layout::contiguous(*self.shape())))
+        Ok(Tensor::from_storage(storage, Layout::contiguous(*self.shape())))
     }
 
     /// Whether the tensor is in page-locked memory.
@@ -124,9 +130,18 @@ impl Tensor {
         dispatch_dtype!(self.dtype(), T => Ok(T::into_host(self.to_vec::<T>()?)))
     }
 
+    /// The values as another dtype, without history: channels-last if they are so here, else in row-major order.
+    pub(crate) fn converted_in_order(&self, dtype: DType) -> Result<Tensor> {
+        self.converted_to(dtype, image_layout(self, *self.shape()))
+    }
+
     fn converted(&self, dtype: DType) -> Result<Tensor> {
+        self.converted_to(dtype, Layout::contiguous(*self.shape()))
+    }
+
+    fn converted_to(&self, dtype: DType, layout: Layout) -> Result<Tensor> {
         let reading = self.read();
-        Tensor::compute(self.device(), dtype, *self.shape(), |backend, out| {
+        Tensor::compute_in(self.device(), dtype, layout, |backend, out| {
             backend.copy(CopyArgs { x: reading.view(), out }.checked()?)
         })
     }

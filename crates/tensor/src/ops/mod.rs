@@ -74,6 +74,7 @@ mod where_cond;
 pub use attention::AttentionOptions;
 pub use batch_norm::{BatchNorm, Running};
 pub use grad_scaler::{ScaleGrowth, unscale_grads, update_scale};
+pub(crate) use images::image_layout;
 pub use index::{At, Ellipsis, IndexItem, Indexer, NewAxis, step};
 pub use index_composed::ScatterReduction;
 pub use one_or_all::OneOrAll;

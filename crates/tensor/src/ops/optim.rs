@@ -9,7 +9,11 @@ use super::{
     check,
     lock::{Guard, lock_all},
 };
-use crate::{autograd::no_grad, tensor::Tensor};
+use crate::{
+    autocast::{after_step, for_step},
+    autograd::no_grad,
+    tensor::Tensor,
+};
 
 const OP: &str = "optimizer_step";
 
@@ -89,7 +93,34 @@ pub fn optimizer_step(
             }
         }
     }
-    step_checked(rule, lr, scaling, slots)
+    with_low_copies(rule, lr, scaling, slots)
+}
+
+/// The step also writes the copies in half precision that autocast keeps of the parameters.
+fn with_low_copies(
+    rule: &OptimRule,
+    lr: &Tensor,
+    scaling: Option<GradScaling<'_>>,
+    slots: &[OptimTensors<'_>],
+) -> Result<()> {
+    let copy = |slot: &OptimTensors<'_>| {
+        if slot.low.is_some() { Ok(None) } else { for_step(slot.param, scaling.is_some()) }
+    };
+    let copies = slots.iter().map(copy).collect::<Result<Vec<_>>>()?;
+    if copies.iter().all(Option::is_none) {
+        return step_checked(rule, lr, scaling, slots);
+    }
+    let with = slots.iter().zip(&copies).map(|(slot, copy)| OptimTensors { low: slot.low.or(copy.as_ref()), ..*slot });
+    let with = with.collect::<Vec<_>>();
+    let versions: Vec<u32> = slots.iter().map(|slot| slot.param.version()).collect();
+    let result = step_checked(rule, lr, scaling, &with);
+    for ((slot, copy), version) in slots.iter().zip(&copies).zip(versions) {
+        if copy.is_some() {
+            // Memory that several parameters share has changed more than once.
+            after_step(slot.param, result.is_ok() && slot.param.version() == version.wrapping_add(1));
+        }
+    }
+    result
 }
 
 /// Parameters, states and copies in one order of memory, channels-last, are contiguous to the kernels in that order.
@@ -143,7 +174,7 @@ fn step_in_order(
         }
     }
     step_distinct(rule, lr, scaling, &now, &taken)?;
-    later.iter().try_for_each(|slot| optimizer_step(rule, lr, scaling, &[*slot]))
+    later.iter().try_for_each(|slot| step_in_order(rule, lr, scaling, &[*slot]))
 }
 
 fn one_number(tensor: &Tensor, dtype: DType, what: &'static str) -> Result<()> {
