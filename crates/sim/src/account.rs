@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::engine::Range;
 use crate::intervals::Intervals;
-use crate::report::quote;
+use crate::json::quote;
 use crate::work::Work;
 
 /// Families of kernels that compute each element of their result from the same element of their operands: whatever makes such

@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::sync::OnceLock;
 
-use crate::report::Kind;
+use crate::kind::Kind;
 
 /// A kernel compiled for the host.
 #[repr(C)]

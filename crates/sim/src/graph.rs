@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::graphs::{Exec, Graph, Node, NodeWork, Step, flat};
-use crate::report::Kind;
+use crate::kind::Kind;
 use crate::status::Status;
 use crate::stream_id::StreamId;
 use crate::work::{Place, Work};

@@ -2,8 +2,9 @@
 use std::backtrace::Backtrace;
 use std::collections::BTreeMap;
 
+use crate::kind::Kind;
 use crate::memory::{Home, Memory};
-use crate::report::{Kind, Report};
+use crate::report::Report;
 
 /// Functions of Rust's own libraries, which say nothing about a program.
 const LIBRARIES: [&str; 3] = ["std::", "core::", "__rust"];

@@ -33,6 +33,10 @@ mod history;
 #[cfg(feature = "device")]
 mod intervals;
 #[cfg(feature = "device")]
+mod json;
+#[cfg(feature = "device")]
+mod kind;
+#[cfg(feature = "device")]
 mod leaks;
 #[cfg(feature = "device")]
 mod memory;
@@ -72,11 +76,13 @@ pub use dnn::attributes::{Attribute, KINDS, types};
 #[cfg(feature = "device")]
 pub use engine::{ENGINE_PATH, kernel_names};
 #[cfg(feature = "device")]
+pub use kind::Kind;
+#[cfg(feature = "device")]
 pub use nccl::status::NcclStatus;
 #[cfg(feature = "device")]
 pub use profile::{Faults, Jit, Nth, Order, Profile, Refused};
 #[cfg(feature = "device")]
-pub use report::{Counts, Finding, Kind, Window};
+pub use report::{Counts, Finding, Window};
 #[cfg(feature = "device")]
 pub use status::{Status, error_codes};
 #[cfg(feature = "device")]

@@ -5,9 +5,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::cubin;
 use crate::engine::Kernel;
+use crate::kind::Kind;
 use crate::profile::{Jit, Profile, SHARED_PER_BLOCK};
 use crate::ptx::{self, Entry};
-use crate::report::{Kind, Report};
+use crate::report::Report;
 use crate::status::Status;
 
 /// A loaded module; its functions are identified by handle.

@@ -6,8 +6,8 @@ use crate::blas::attributes::{Kind as Sort, Record};
 use crate::blas::heuristic::{self, Algorithm, Candidate};
 use crate::blas::problem::{Data, Problem, Refusal};
 use crate::blas::work::{Product, Scalar};
+use crate::kind::Kind;
 use crate::profile::Refused;
-use crate::report::Kind;
 use crate::work::Work;
 use crate::world::{self, CURRENT, World};
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use super::stream::known;
 use crate::arrival;
+use crate::kind;
 use crate::nccl::call::{Call, Kind, SIZES};
 use crate::nccl::link::Link;
 use crate::nccl::root::{self, ID};
 use crate::nccl::status::NcclStatus;
 use crate::nccl::work::Collective;
 use crate::nccl::{Comm, VERSION, progress};
-use crate::report;
 use crate::work::Work;
 use crate::world::{self, CURRENT, World};
 
@@ -144,7 +144,7 @@ impl World {
                 collective.call,
                 self.streams.device(stream)
             );
-            self.report.find(report::Kind::Collective, text);
+            self.report.find(kind::Kind::Collective, text);
         }
         let captured = self.captures.has(stream);
         if let (Some((on, moment, clock)), false) = (latest, captured)

@@ -12,7 +12,7 @@ use super::problem::Problem;
 use super::status::{DnnStatus, Refusal, bad, put, unsupported};
 use super::work::Convolution;
 use crate::api::stream::own;
-use crate::report::Kind as Finding;
+use crate::kind::Kind as Finding;
 use crate::work::Work;
 use crate::world::World;
 

@@ -1,8 +1,8 @@
 //! Collectives as operations of streams: they begin when they are first in their stream, and end when all ranks have begun.
 use super::World;
+use crate::kind::Kind;
 use crate::nccl::compute;
 use crate::nccl::work::Collective;
-use crate::report::Kind;
 use crate::status::Status;
 use crate::stream_id::StreamId;
 use crate::work::Work;

@@ -3,8 +3,8 @@
 use super::World;
 use crate::engine::{self, Range};
 use crate::history::Touch;
+use crate::kind::Kind;
 use crate::memory::Home;
-use crate::report::Kind;
 use crate::status::Status;
 use crate::stream::Operation;
 use crate::work::{self, Work};
