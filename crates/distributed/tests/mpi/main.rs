@@ -22,6 +22,9 @@ mod training;
 
 use common::Scenario;
 
+/// Numbers of ranks of which the mean is, to the last bit, that of one process.
+const EXACT: &[usize] = &[2, 3];
+
 /// What ranks play only here, by name.
 const SCENARIOS: &[(&str, Scenario)] = &[
     ("other_ranks_resume", resume::checkpoint),

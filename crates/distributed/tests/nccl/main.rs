@@ -26,6 +26,9 @@ mod training;
 
 use common::Scenario;
 
+/// Numbers of ranks of which the mean is, to the last bit, that of one process: NCCL divides before it adds.
+const EXACT: &[usize] = &[2];
+
 /// What ranks play only here, by name.
 const SCENARIOS: &[(&str, Scenario)] = &[
     ("steps", gpu::steps),

@@ -1,7 +1,7 @@
 //! The tests that both engines pass: what ranks play, and how many of them.
 
 use crate::{
-    collectives,
+    EXACT, collectives,
     common::{self, Scenario},
     shared_faults::{self, QUICK, SOON},
     sync_batch_norm, training,
@@ -27,7 +27,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
 
 #[test]
 fn collectives_compute_what_one_process_would() {
-    for ranks in [2, 3] {
+    for &ranks in EXACT {
         common::succeeds(ranks, "collectives");
     }
     common::succeeds_with(4, "collectives", &[("KILN_DISTRIBUTED_DEBUG", "1")]);
