@@ -200,8 +200,7 @@ impl Nccl {
             Ok(transfer) => transfer,
             Err(error) if is_capturing() => return Err(error),
             Err(error) => {
-                let (rank, size, reason) = (self.rank, self.size, error.to_string());
-                self.watch.give_up(DistributedError::Library { rank, size, collective: text, reason });
+                self.watch.library_failed(text, error.to_string());
                 self.error()?;
                 return Err(error);
             }

@@ -255,6 +255,19 @@ impl Watch {
         }
     }
 
+    /// Gives the group up after an error of the library, which does not say which rank is gone; the notes do, at about the
+    /// same time.
+    pub(super) fn library_failed(&self, collective: String, reason: String) {
+        let (rank, size, noticed) = (self.rank, self.size, Instant::now());
+        while noticed.elapsed() < LOOK * 5 && self.control.failure().is_none() {
+            thread::sleep(LOOK / 10);
+        }
+        self.give_up(match self.control.failure() {
+            Some(reason) => DistributedError::Peer { rank, size, collective, reason },
+            None => DistributedError::Library { rank, size, collective, reason },
+        });
+    }
+
     fn look(&self) {
         if self.state().failed.is_some() {
             return;
@@ -272,15 +285,7 @@ impl Watch {
             return self.give_up(DistributedError::Peer { rank, size, collective: now(), reason });
         }
         if let Some(reason) = self.communicator().and_then(|communicator| communicator.failure()) {
-            // NCCL does not say which rank is gone; the notes do, at about the same time.
-            let noticed = Instant::now();
-            while noticed.elapsed() < LOOK * 5 && self.control.failure().is_none() {
-                thread::sleep(LOOK / 10);
-            }
-            if let Some(reason) = self.control.failure() {
-                return self.give_up(DistributedError::Peer { rank, size, collective: now(), reason });
-            }
-            return self.give_up(DistributedError::Library { rank, size, collective: now(), reason });
+            return self.library_failed(now(), reason);
         }
         let Some((number, text, age)) = first() else { return };
         if let Some((other, calls)) = self.control.left().filter(|(_, calls)| *calls < number) {
