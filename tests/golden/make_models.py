@@ -7,7 +7,9 @@ import os
 import torch
 import torch.nn as nn
 import torchvision
+from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.models.vision_transformer import VisionTransformer
 
 from make_vgg import fill, fractions, image
 
@@ -15,13 +17,13 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 BATCH, CLASSES = 4, 10
 
 # Printed, and their state dicts compared by name and shape.
-LISTED = ["alexnet", "mobilenet_v2", "resnet18", "resnet50", "resnext50_32x4d"]
+LISTED = ["alexnet", "efficientnet_b0", "mobilenet_v2", "resnet18", "resnet50", "resnext50_32x4d", "vit_b_16"]
 # The others of a family, which differ in numbers only: how many tensors and elements their state dicts have.
 COUNTED = [
     "resnet34", "resnet101", "resnet152", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2",
 ]
 # One image of full size in evaluation mode.
-FULL_SIZE = ["alexnet", "mobilenet_v2", "resnet18", "resnet50"]
+FULL_SIZE = ["alexnet", "efficientnet_b0", "mobilenet_v2", "resnet18", "resnet50", "vit_b_16"]
 
 
 def fill_all(model):
@@ -70,6 +72,19 @@ SHORT = {
     ),
 }
 
+# Of EfficientNet-B0: expansion, kernel, stride, input and output channels, blocks.
+STAGES = [
+    (1, 3, 1, 32, 16, 1), (6, 3, 2, 16, 24, 2), (6, 5, 2, 24, 40, 2), (6, 3, 2, 40, 80, 3), (6, 5, 1, 80, 112, 3),
+    (6, 5, 2, 112, 192, 4), (6, 3, 1, 192, 320, 1),
+]
+
+
+def narrow_efficientnet():
+    """A third of the width and half of the depth, without anything random."""
+    settings = [MBConvConfig(*stage, width_mult=0.3, depth_mult=0.5) for stage in STAGES]
+    return EfficientNet(settings, dropout=0.0, stochastic_depth_prob=0.0, num_classes=CLASSES)
+
+
 if __name__ == "__main__":
     out = {"listed": {}, "counted": {}, "full_size": {name: full_size(name) for name in FULL_SIZE}}
     for name in LISTED:
@@ -86,6 +101,8 @@ if __name__ == "__main__":
     }
     narrow = torchvision.models.MobileNetV2(num_classes=CLASSES, width_mult=0.3, dropout=0.0)
     out["steps"]["mobilenet_v2"] = step(narrow, 64)
+    out["steps"]["efficientnet"] = step(narrow_efficientnet(), 64)
+    out["steps"]["vit"] = step(VisionTransformer(32, 8, 2, 4, 24, 40, num_classes=CLASSES), 32)
     with open(os.path.join(HERE, "models.json"), "w") as file:
         json.dump(out, file)
         file.write("\n")

@@ -1,10 +1,10 @@
 //! MobileNetV2, the image classifier with inverted residual blocks for small devices.
 
 use kiln_derive::located;
-use kiln_nn::{BatchNorm2d, Conv2dOptions, Dropout, Linear, Module, Sequential, init};
+use kiln_nn::{BatchNorm2d, Conv2dOptions, Dropout, Linear, Module, ReLU6, Sequential, init};
 use kiln_tensor::{Error, Result, Tensor};
 
-use crate::conv_norm_activation::{Conv2dNormActivation, convolution};
+use crate::conv_norm_activation::{Conv2dNormActivation, ConvSizes, convolution, rounded};
 
 /// The blocks of each stage: expansion, channels, number of blocks, stride of the first block.
 const STAGES: [(usize, usize, usize, usize); 7] =
@@ -42,10 +42,8 @@ impl MobileNetV2Options {
     }
 }
 
-/// The nearest multiple of 8, at least 8 and at least nine tenths of `channels`.
-fn rounded(channels: f64) -> usize {
-    let nearest = (((channels + 4.0) / 8.0).floor() * 8.0).max(8.0);
-    (if nearest < 0.9 * channels { nearest + 8.0 } else { nearest }) as usize
+fn with_relu6(sizes: ConvSizes) -> Result<Conv2dNormActivation> {
+    Conv2dNormActivation::new(sizes, ReLU6::new().inplace())
 }
 
 /// A 1×1 convolution that expands the channels, a depthwise 3×3 convolution, and a 1×1 convolution that projects to
@@ -62,9 +60,9 @@ impl InvertedResidual {
         let hidden = inputs * expansion;
         let mut conv = Sequential::new();
         if expansion != 1 {
-            conv.push(Conv2dNormActivation::new(inputs, hidden, 1, 1, 1)?);
+            conv.push(with_relu6(ConvSizes::pointwise(inputs, hidden))?);
         }
-        conv.push(Conv2dNormActivation::new(hidden, hidden, 3, stride, hidden)?);
+        conv.push(with_relu6(ConvSizes::depthwise(hidden, 3, stride))?);
         conv.push(convolution(hidden, outputs, 1, Conv2dOptions::default())?);
         conv.push(BatchNorm2d::new(outputs)?);
         Ok(InvertedResidual { conv, use_res_connect: stride == 1 && inputs == outputs })
@@ -103,7 +101,7 @@ impl MobileNetV2 {
             return Err(Error::argument("MobileNetV2", format!("the factor {width_mult} is not in (0, 64]")));
         }
         let mut channels = rounded(32.0 * width_mult);
-        let mut features = Sequential::new().add(Conv2dNormActivation::new(3, channels, 3, 2, 1)?);
+        let mut features = Sequential::new().add(with_relu6(ConvSizes::stem(channels))?);
         for (expansion, width, blocks, stride) in STAGES {
             let outputs = rounded(width as f64 * width_mult);
             for i in 0..blocks {
@@ -112,7 +110,7 @@ impl MobileNetV2 {
             }
         }
         let last = rounded(1280.0 * width_mult.max(1.0));
-        features.push(Conv2dNormActivation::new(channels, last, 1, 1, 1)?);
+        features.push(with_relu6(ConvSizes::pointwise(channels, last))?);
         let linear = Linear::new(last, num_classes)?;
         init::normal_(&linear.weight, 0.0, 0.01)?;
         if let Some(bias) = &linear.bias {

@@ -1,5 +1,7 @@
 //! The files of weights that torchvision publishes.
 
+use kiln_tensor::StateDict;
+
 /// Which published weights to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weights {
@@ -30,6 +32,12 @@ impl File {
 
 pub(super) const FILES: &[File] = &[
     File { net: "alexnet", weights: Weights::ImageNet1k, stem: "alexnet-owt", sha256: "7be5be79" },
+    File {
+        net: "efficientnet_b0",
+        weights: Weights::ImageNet1k,
+        stem: "efficientnet_b0_rwightman",
+        sha256: "7f5810bc",
+    },
     File { net: "mobilenet_v2", weights: Weights::ImageNet1k, stem: "mobilenet_v2", sha256: "b0353104" },
     File { net: "mobilenet_v2", weights: Weights::ImageNet1kV2, stem: "mobilenet_v2", sha256: "7ebf99e0" },
     File { net: "resnet18", weights: Weights::ImageNet1k, stem: "resnet18", sha256: "f37072fd" },
@@ -77,11 +85,34 @@ pub(super) const FILES: &[File] = &[
         stem: "vgg19_bn",
         sha256: "c79401a0cf3cb42714e4182f5868c7a6f4f4534f5df9e956e2bb2098de41cbb6",
     },
+    File { net: "vit_b_16", weights: Weights::ImageNet1k, stem: "vit_b_16", sha256: "c867db91" },
 ];
+
+/// Names in files that are older than the layer: torchvision's `MLPBlock` was a struct before it became a sequence.
+const RENAMED: [(&str, &str); 2] = [(".mlp.linear_1.", ".mlp.0."), (".mlp.linear_2.", ".mlp.3.")];
+
+/// A state dict with the names that torchvision's networks have now.
+pub(super) fn with_present_names(state: StateDict) -> StateDict {
+    let renamed = |name: String| RENAMED.iter().fold(name, |name, (old, new)| name.replace(old, new));
+    state.into_iter().map(|(name, tensor)| (renamed(name), tensor)).collect()
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kiln_tensor::{Device, Result, Tensor};
+
+    #[test]
+    #[cfg(feature = "cpu")]
+    fn old_names_become_present_ones() -> Result<()> {
+        let tensor = Tensor::zeros(1, Device::Cpu)?;
+        let layer = |name: &str| (format!("encoder.layers.encoder_layer_11.{name}"), tensor.clone());
+        let old = [layer("mlp.linear_1.weight"), layer("mlp.linear_2.bias"), layer("ln_1.weight")];
+        let want = [layer("mlp.0.weight"), layer("mlp.3.bias"), layer("ln_1.weight")];
+        let new = with_present_names(old.into_iter().collect());
+        assert!(new.keys().eq(want.iter().map(|(name, _)| name)), "{:?}", new.keys());
+        Ok(())
+    }
 
     /// Digits are part of names, and no network has two files for the same weights.
     #[test]

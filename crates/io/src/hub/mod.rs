@@ -164,7 +164,7 @@ impl Hub {
         let file = published
             .ok_or_else(|| Error::argument("hub", format!("no weights {weights:?} of {net:?} are published")))?;
         // The file first: creating a model that cannot be filled would waste seconds.
-        let state = self.state_dict(&file.name(), Device::Cpu)?;
+        let state = files::with_present_names(self.state_dict(&file.name(), Device::Cpu)?);
         let model = make()?;
         model.load_state_dict(&state, true)?;
         model.eval();

@@ -1,7 +1,10 @@
 //! A function for each network that has published weights.
 
 use kiln_derive::located;
-use kiln_models::{AlexNet, MobileNetV2, MobileNetV2Options, ResNet, ResNetOptions, Vgg, VggOptions};
+use kiln_models::{
+    AlexNet, EfficientNet, EfficientNetOptions, MobileNetV2, MobileNetV2Options, ResNet, ResNetOptions, Vgg,
+    VggOptions, VisionTransformer, VisionTransformerOptions,
+};
 use kiln_tensor::Result;
 
 use super::{Hub, files::Weights};
@@ -20,6 +23,7 @@ macro_rules! networks {
 }
 networks! {
     alexnet AlexNet AlexNet::new(1000, 0.5), "AlexNet";
+    efficientnet_b0 EfficientNet kiln_models::efficientnet_b0(EfficientNetOptions::default()), "EfficientNet-B0";
     mobilenet_v2 MobileNetV2 MobileNetV2::new(MobileNetV2Options::default()), "MobileNetV2";
     resnet18 ResNet kiln_models::resnet18(ResNetOptions::default()), "ResNet-18";
     resnet34 ResNet kiln_models::resnet34(ResNetOptions::default()), "ResNet-34";
@@ -39,4 +43,5 @@ networks! {
     vgg16_bn Vgg kiln_models::vgg16_bn(VggOptions::default()), "VGG16 with batch normalization";
     vgg19 Vgg kiln_models::vgg19(VggOptions::default()), "VGG19";
     vgg19_bn Vgg kiln_models::vgg19_bn(VggOptions::default()), "VGG19 with batch normalization";
+    vit_b_16 VisionTransformer kiln_models::vit_b_16(VisionTransformerOptions::default()), "ViT-B/16";
 }
