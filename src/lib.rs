@@ -32,6 +32,7 @@
 //! | `distributed` | no | data parallel training in several processes ([`distributed`]): with more than one process, it needs an MPI library with the standard ABI or, between GPUs, NCCL |
 //! | `download` | no | `download(true)` of the built-in data sets, and of published weights ([`hub`]) |
 //! | `images` | no | decoding of image files, [`ImageFolder`](data::ImageFolder), [`Resize`](data::transforms::Resize) and [`RandomResizedCrop`](data::transforms::RandomResizedCrop) |
+//! | `metrics` | no | accuracy, confusion matrices, precision, recall, F1 and areas under ROC curves over many batches ([`metrics`]) |
 //! | `ndarray` | no | tensors from arrays of `ndarray` 0.17 (re-exported as `kiln::ndarray`) and views of them, without copying |
 //! | `onnx` | no | export to ONNX ([`io::onnx`]) |
 //! | `plans` | no | the example `compile_plans`: convolution plans for GPUs that need not be present; a part of `cuda` |
@@ -59,6 +60,9 @@ pub use kiln_io::hub;
 pub use kiln_models as models;
 #[doc(inline)]
 pub use kiln_nn as nn;
+#[cfg(feature = "metrics")]
+#[doc(inline)]
+pub use kiln_nn::metrics;
 #[doc(inline)]
 pub use kiln_nn::optim;
 #[cfg(feature = "vis")]

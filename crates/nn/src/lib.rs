@@ -7,6 +7,7 @@
 //! - Losses, as modules ([`CrossEntropyLoss`], …) and as functions ([`functional`]).
 //! - [`init`]: initialization of parameters.
 //! - [`saved`]: saving and restoring whole models.
+//! - `metrics` (a feature): means, accuracy, confusion matrices, areas under ROC curves, over many batches.
 //! - [`optim`]: optimizers, learning-rate schedulers, gradient clipping.
 //!
 //! ```
@@ -36,6 +37,8 @@ pub mod functional;
 pub mod init;
 mod layers;
 mod loss;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod module;
 pub mod optim;
 mod parameter;

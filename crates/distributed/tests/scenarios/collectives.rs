@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use kiln_distributed::{Collective, ProcessGroup, ReduceOp};
+use kiln_distributed::{Collective, ProcessGroup, ReduceOp, all_reduce_metric};
+use kiln_nn::metrics::{Accuracy, Mean};
 use kiln_tensor::{DType, Device, Error, Result, Tensor, no_grad};
 
 use crate::common::{bits, device_of};
@@ -111,7 +112,24 @@ pub fn all_of_them(group: &Arc<dyn ProcessGroup>) -> Result<()> {
         std::thread::yield_now();
     }
     work.wait()?;
+    metrics_of_all(group, device)?;
     group.barrier()
+}
+
+/// Rank `i` sees `i` batches of two samples, of which one is classified correctly; rank 0 sees none.
+fn metrics_of_all(group: &Arc<dyn ProcessGroup>, device: Device) -> Result<()> {
+    let (mut accuracy, mut mean) = (Accuracy::new(device)?, Mean::new(device)?);
+    let scores = Tensor::new([[0.0f32, 1.0], [0.0, 1.0]], device)?;
+    for batch in 0..group.rank() {
+        accuracy.update(&scores, &Tensor::new([0i64, 1], device)?)?;
+        mean.update(&Tensor::full([3], batch as f64, device)?)?;
+    }
+    all_reduce_metric(&**group, &mut accuracy)?;
+    all_reduce_metric(&**group, &mut mean)?;
+    let numbers: Vec<f64> = (0..group.size()).flat_map(|rank| (0..rank).map(|batch| batch as f64)).collect();
+    assert_eq!(accuracy.compute()?, 0.5);
+    assert!((mean.compute()? - numbers.iter().sum::<f64>() / numbers.len() as f64).abs() < 1e-12);
+    Ok(())
 }
 
 pub fn helpers(group: &Arc<dyn ProcessGroup>) -> Result<()> {
