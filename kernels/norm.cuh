@@ -45,7 +45,7 @@ __device__ inline Sums<R> add(Sums<R> a, Sums<R> b) {
 template <typename T>
 struct Running {
     typedef Compute<T> R;
-    R* mean;  // may be null, and then so are the others
+    R* mean;  // may be null, and then so are the others; of T, as `var`, with NORM_RUNNING_STORED
     R* var;
     const T* shift;  // may be null
     int64_t* count;  // may be null
@@ -55,10 +55,17 @@ struct Running {
         if (!mean) return;
         R momentum = (R)p.momentum, kept = (R)(1.0 - p.momentum), center = batch.mean;
         if (shift) center = center + load(shift[group * p.vectors[SHIFT]]);
-        R& old_mean = mean[group * p.vectors[RUNNING_MEAN]];
-        R& old_var = var[group * p.vectors[RUNNING_VAR]];
-        old_mean = kept * old_mean + momentum * center;
-        old_var = kept * old_var + momentum * (batch.squares / (elements - R(1)));
+        auto move = [&](R* stat, int vector, R value) {
+            int64_t place = group * p.vectors[vector];
+            if (p.flags & NORM_RUNNING_STORED) {
+                T& old = reinterpret_cast<T*>(stat)[place];
+                old = store<T>(kept * load(old) + momentum * value);
+            } else {
+                stat[place] = kept * stat[place] + momentum * value;
+            }
+        };
+        move(mean, RUNNING_MEAN, center);
+        move(var, RUNNING_VAR, batch.squares / (elements - R(1)));
         if (count && group == 0) *count += 1;
     }
 };

@@ -188,6 +188,8 @@ constexpr uint32_t NORM_STATS_INSIDE = 2;
 constexpr uint32_t NORM_CONSTANT = 4;
 // Forward: ReLU comes last. Backward: what it let through is recomputed from the input.
 constexpr uint32_t NORM_RELU = 8;
+// The running statistics have the dtype of the images, not of what is computed in.
+constexpr uint32_t NORM_RUNNING_STORED = 16;
 
 // A normalization, or its gradient.
 struct Norm {

@@ -27,8 +27,8 @@ pub struct NormGrads<'a> {
     pub bias: Option<ViewMut<'a>>,
 }
 
-/// The running statistics that a training step of batch normalization updates, one number per channel, of the
-/// [accumulator](crate::DType::accumulator) type: `running = (1 - momentum) * running + momentum * batch`.
+/// The running statistics that a training step of batch normalization updates, one number per channel, both of the input's
+/// dtype or both of its [accumulator](crate::DType::accumulator) type: `running = (1 - momentum) * running + momentum * batch`.
 #[derive(Debug)]
 pub struct RunningStats<'a> {
     /// The mean.
@@ -180,7 +180,8 @@ impl Arguments for BatchNormArgs<'_> {
     fn check(&self) -> Result<()> {
         let check = NormCheck::images("batch_norm", self.x)?;
         if let Some(RunningStats { mean, var, count, shift, .. }) = &self.running {
-            check.stats([mean.as_view(), var.as_view()])?;
+            let dtype = if mean.dtype() == self.x.dtype() { mean.dtype() } else { check.x.dtype().accumulator() };
+            check.statistics(dtype, [mean.as_view(), var.as_view()])?;
             check.affine(&[*shift])?;
             if let Some(count) = count {
                 has_dtype(check.op, DType::I64, count.dtype())?;
@@ -276,9 +277,13 @@ impl<'a> NormCheck<'a> {
         })
     }
 
-    fn stats<'b>(&self, vectors: impl IntoIterator<Item = View<'b>>) -> Result<()> {
+    fn stats(&self, vectors: [View; 2]) -> Result<()> {
+        self.statistics(self.x.dtype().accumulator(), vectors)
+    }
+
+    fn statistics(&self, dtype: DType, vectors: [View; 2]) -> Result<()> {
         vectors.into_iter().try_for_each(|vector| {
-            has_dtype(self.op, self.x.dtype().accumulator(), vector.dtype())?;
+            has_dtype(self.op, dtype, vector.dtype())?;
             has_shape(self.op, "a statistic", vector.layout, &[self.groups])
         })
     }

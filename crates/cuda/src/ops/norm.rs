@@ -298,6 +298,8 @@ impl Device {
         let count = running.and_then(|r| r.count.as_ref()).map_or(0, |count| count.address);
         let vectors = [weight.1, bias.1, mean.1, inv_std.1, running_mean.1, running_var.1, shift.1];
         let momentum = running.map_or(0.0, |r| r.momentum);
+        let stored = running.is_some_and(|r| r.mean.dtype != dtype.accumulator());
+        let flags = flags | if stored { Norm::RUNNING_STORED } else { 0 };
         let norm = Norm { groups, vectors, eps: operands.eps, momentum, flags, unused: 0 };
         let residual = operands.residual.map(|residual| residual.address);
         let (x, out) = (operands.x.address, operands.out.address);

@@ -160,6 +160,8 @@ impl Norm {
     pub const CONSTANT: u32 = 4;
     /// Forward: ReLU comes last. Backward: what it let through is recomputed from the input.
     pub const RELU: u32 = 8;
+    /// The running statistics have the dtype of the images, not the accumulator's.
+    pub const RUNNING_STORED: u32 = 16;
 }
 
 impl Reduce {

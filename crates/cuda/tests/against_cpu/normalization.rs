@@ -298,7 +298,10 @@ fn batch_norm_with_what_follows() {
                     let affine = Affine { weight: Some(weight.view()), bias: with.then(|| bias.view()) };
                     let mut made = Vec::new();
                     for residual in [None, Some(z.view())] {
-                        let mut stats = [7, 8, 9, 10].map(|salt| vector(dtype.accumulator(), salt));
+                        // Running statistics are in the accumulator's type, or in the images'.
+                        let running_dtype = if residual.is_some() { dtype } else { dtype.accumulator() };
+                        let mut stats = [7, 8, 9, 10]
+                            .map(|salt| vector(if salt < 9 { dtype.accumulator() } else { running_dtype }, salt));
                         let [mean, inv_std, running_mean, running_var] = &mut stats;
                         let layout = Layout::contiguous(Shape::new(&[])?);
                         let mut count = Tensor { buffer: on.adopt(host(DType::I64, &[41.0]))?, layout };

@@ -189,9 +189,10 @@ impl Tensor {
         let BatchNorm { weight, bias, bias_before, residual, relu, momentum, eps, .. } = *norm;
         let (stats, inputs) = (self.dtype().accumulator(), norm.inputs(self));
         let running = norm.running.filter(|_| norm.training && self.numel() > 0);
-        // Statistics of another dtype, or that share memory, are updated as copies.
+        // Statistics of another dtype than the primitive takes, or that share memory, are updated as copies.
         let apart = |t: &Tensor, other: &Tensor| {
-            t.dtype() == stats
+            (t.dtype() == stats || t.dtype() == self.dtype())
+                && t.dtype() == other.dtype()
                 && !t.layout().may_overlap()
                 && inputs.iter().all(|i| !i.shares_memory(t))
                 && !t.shares_memory(other)

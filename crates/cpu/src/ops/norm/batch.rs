@@ -102,7 +102,7 @@ impl BatchNormBackend for CpuBackend {
         let BatchNormArgs { x, affine, running, eps, then, out, mean, inv_std } = args.into_inner();
         for_float!(OP, x.dtype(), S => {
             type T = <S as Stored>::Compute;
-            let (x, out) = (Source::<S>::new(OP, x)?.erased(), Target::<S>::new(OP, out)?.erased());
+            let (images, out) = (Source::<S>::new(OP, x)?.erased(), Target::<S>::new(OP, out)?.erased());
             let affine = [optional::<S>(OP, affine.weight)?, optional::<S>(OP, affine.bias)?];
             let stats = [Target::<T>::new(OP, mean)?.erased(), Target::<T>::new(OP, inv_std)?.erased()];
             let running = match running {
@@ -112,12 +112,16 @@ impl BatchNormBackend for CpuBackend {
                         // SAFETY: a scalar of the checked layout, which is borrowed exclusively.
                         unsafe { count.ptr().store(count.ptr().load().wrapping_add(1)) };
                     }
-                    let stats = [Target::<T>::new(OP, mean)?.erased(), Target::<T>::new(OP, var)?.erased()];
+                    let stats = if mean.dtype() == x.dtype() {
+                        [Target::<S>::new(OP, mean)?.erased(), Target::<S>::new(OP, var)?.erased()]
+                    } else {
+                        [Target::<T>::new(OP, mean)?.erased(), Target::<T>::new(OP, var)?.erased()]
+                    };
                     Some(Running { stats, momentum, shift: optional::<S>(OP, shift)? })
                 }
                 None => None,
             };
-            by_batch::<T>(eps, x, affine, running, Then::new::<S>(then)?, out, stats);
+            by_batch::<T>(eps, images, affine, running, Then::new::<S>(then)?, out, stats);
             Ok(())
         })
     }

@@ -277,9 +277,9 @@ fn what_follows_batch_norm_is_as_if_it_were_apart() {
             let weights: Vec<f64> =
                 numbers(c, 3).into_iter().map(|w| if dtype == DType::F16 { w * 1e-7 } else { w }).collect();
             let (weight, shift) = (Tensor::new(dtype, &[c], &weights), Tensor::new(dtype, &[c], &numbers(c, 4)));
-            let run = |then: BatchNormThen, shift: Option<&Tensor>| {
+            let run = |then: BatchNormThen, shift: Option<&Tensor>, running_dtype: DType| {
                 let [mut mean, mut inv] = [(); 2].map(|()| Tensor::empty(acc, &[c]));
-                let [mut rm, mut rv] = [(); 2].map(|()| Tensor::new(acc, &[c], &vec![1.0; c]));
+                let [mut rm, mut rv] = [(); 2].map(|()| Tensor::new(running_dtype, &[c], &vec![1.0; c]));
                 let (mut y, mut count) = (
                     Tensor::with_layout(dtype, layouts(&dims)[i % 3], &vec![1.0; total]),
                     Tensor::new(DType::I64, &[], &[41.0]),
@@ -308,14 +308,17 @@ fn what_follows_batch_norm_is_as_if_it_were_apart() {
                 assert_eq!(count.values(), [42.0]);
                 (y, mean, inv, rm, rv)
             };
-            let (plain, mean, inv, rm, rv) = run(BatchNormThen::default(), None);
-            let (y, _, _, moved, same) = run(BatchNormThen { residual: None, relu: true }, Some(&shift));
+            let (plain, mean, inv, rm, rv) = run(BatchNormThen::default(), None, acc);
+            let (y, _, _, moved, same) = run(BatchNormThen { residual: None, relu: true }, Some(&shift), acc);
             let rectified: Vec<f64> = plain.values().into_iter().map(|v| v.max(0.0)).collect();
             assert_eq!(y.values(), rectified, "{dtype:?}");
             let want: Vec<f64> = rm.values().iter().zip(shift.values()).map(|(m, s)| m + 0.25 * s).collect();
             assert_close(&moved.values(), &want, acc, 40.0, "running mean");
             assert_eq!(same.values(), rv.values());
-            let (sum, ..) = run(BatchNormThen { residual: Some(z.view()), relu: true }, None);
+            let (.., stored_mean, stored_var) = run(BatchNormThen::default(), None, dtype);
+            assert_close(&stored_mean.values(), &rm.values(), dtype, 1.0, "a running mean of the images' dtype");
+            assert_close(&stored_var.values(), &rv.values(), dtype, 1.0, "a running variance of the images' dtype");
+            let (sum, ..) = run(BatchNormThen { residual: Some(z.view()), relu: true }, None, acc);
             let want: Vec<f64> = plain.values().iter().zip(z.values()).map(|(v, z)| (v + z).max(0.0)).collect();
             assert_close(&sum.values(), &want, dtype, 40.0, "residual");
 
