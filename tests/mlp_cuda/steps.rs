@@ -42,8 +42,11 @@ const F32_STEPS: [Step; 5] = [
     step("vgg16_bn_f32", |size| vgg(true, size), [[2, 3, 64, 64], [4, 3, 224, 224]]),
     step("resnet50_f32", resnet, [[2, 3, 32, 32], [4, 3, 224, 224]]),
 ];
-const BF16_STEPS: [Step; 1] =
-    [channels_last(step("vgg16_bf16_nhwc", |size| vgg(false, size), [[2, 3, 64, 64], [4, 3, 224, 224]]))];
+const BF16_STEPS: [Step; 3] = [
+    channels_last(step("vgg16_bf16_nhwc", |size| vgg(false, size), [[2, 3, 64, 64], [4, 3, 224, 224]])),
+    channels_last(step("vgg16_bn_bf16_nhwc", |size| vgg(true, size), [[2, 3, 64, 64], [4, 3, 224, 224]])),
+    channels_last(step("resnet50_bf16_nhwc", resnet, [[2, 3, 32, 32], [4, 3, 224, 224]])),
+];
 
 const fn step(name: &'static str, network: fn(Size) -> kiln::Result<Box<dyn Module>>, images: [[usize; 4]; 2]) -> Step {
     Step { name, network, images, dtype: DType::F32, channels_last: false }

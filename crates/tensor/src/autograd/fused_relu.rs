@@ -2,7 +2,7 @@
 //!
 //! A product or convolution that computes the gradient of a layer's input can, if that input is the output of a ReLU,
 //! multiply by ReLU's mask in its epilogue, and sum the result for the bias before that ReLU (cuBLASLt's DRELU_BGRAD; a graph
-//! of cuDNN). On the tape these are two nodes, and the gradient passed from one to the other is then no longer that of the
+//! of cuDNN). The gradient of max pooling goes through ReLU where it is smallest, at the maxima. On the tape these are two nodes, and the gradient passed from one to the other is then no longer that of the
 //! tensor between them. So it is done only where this cannot be observed: the next layer is the only consumer of ReLU's output,
 //! no gradient has arrived for it yet, and no hook, no `retain_grad` and no target of `autograd::grad` requests it
 //! (`Node::fused_relu_below`).

@@ -99,6 +99,11 @@ impl Node {
         if let Saved::Kept(saved) = &*self.saved.lock() { Some(saved.clone()) } else { None }
     }
 
+    /// Whether the operation ends in a ReLU whose gradient the next one may compute.
+    pub fn ends_in_relu(&self) -> bool {
+        self.relu.lock().is_some()
+    }
+
     /// The ReLU of the node that the gradient of the first input goes to, if that node ends in one and nothing else
     /// uses the gradient between the two. `awaited` tells for an edge whether a gradient has already arrived there, or
     /// is requested.

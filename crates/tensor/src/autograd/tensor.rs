@@ -111,6 +111,11 @@ impl Tensor {
         }
     }
 
+    /// Whether this is the output of an operation that ends in a ReLU whose gradient the next one may compute.
+    pub(crate) fn ends_in_relu(&self) -> bool {
+        matches!(self.edge(), Some(Edge::Node { node, output: 0 }) if node.ends_in_relu())
+    }
+
     /// If the memory was changed in place since the view's history was recorded, derives the history from the base as
     /// it is now.
     fn refresh_view(&self, base: &Tensor, untraced: bool) {

@@ -253,8 +253,24 @@ impl Tensor {
         let indices = indices.map(|indices| described(indices, self, names, pool, PoolDivisor::WithPadding));
         let Some(indices) = indices else { return Ok((values, None)) };
         let to = image_layout(self, *self.shape());
-        let values = record(values, node, &[self], &[&indices], move |ctx| {
-            Ok(one(ctx.grad()?.max_unpooled(&ctx.saved(0)?, pool, to)?))
+        let relu_before = self.ends_in_relu();
+        let (maxima, saved) = (values.clone(), [&indices, &values]);
+        let values = record(maxima, node, &[self], &saved[..1 + usize::from(relu_before)], move |ctx| {
+            let mut grad = ctx.grad()?;
+            // A maximum of 0 is that of a window of which ReLU let nothing through, so ReLU's gradient is that of the maxima, of
+            // which there are fewer.
+            let maxima = ctx.saved.get(1).and_then(|saved| saved.unchanged());
+            if let (Some(relu), Some(maxima)) = (ctx.fused_relu, maxima) {
+                let (masked, bias) = if relu.bias {
+                    let (masked, sums) = grad.relu_bias_gradient(&maxima, 1)?;
+                    (masked, Some(sums))
+                } else {
+                    (grad.relu_gradient(&maxima)?, None)
+                };
+                relu.finish(bias);
+                grad = masked;
+            }
+            Ok(one(grad.max_unpooled(&ctx.saved(0)?, pool, to)?))
         })?;
         Ok((values, Some(indices)))
     }

@@ -1,7 +1,7 @@
-//! ReLU's gradient as part of the next convolution's backward pass.
+//! ReLU's gradient as part of the backward pass of the next convolution or pooling.
 
 use kiln_tensor::{
-    Device, Result, Tensor,
+    Conv2d, Device, Pooling, Result, Tensor,
     autograd::{self},
 };
 
@@ -11,8 +11,26 @@ use crate::{RETAIN, common::compare::assert_close};
 /// them or has hooks on it.
 #[test]
 fn gradients_through_stacked_convolutions() -> Result<()> {
-    use kiln_tensor::Conv2d;
-    let rule = Conv2d { padding: [1, 1], ..Conv2d::default() };
+    gradients_through(|h, v| h.conv2d(v, None, &RULE))
+}
+
+#[test]
+fn gradients_through_a_convolution_and_pooling() -> Result<()> {
+    gradients_through(|h, _| h.max_pool2d(&Pooling::new([2, 2])))?;
+    gradients_through(|h, _| h.max_pool2d(&Pooling::new([3, 3]).stride([2, 2]).padding([1, 1])))?;
+    gradients_through(|h, _| h.adaptive_max_pool2d([3, 2]))?;
+    // The maxima that were kept are no longer what they were.
+    gradients_through(|h, _| {
+        let y = h.max_pool2d(&Pooling::new([2, 2]))?;
+        y.add_(-0.3)?;
+        Ok(y)
+    })
+}
+
+const RULE: Conv2d = Conv2d { stride: [1, 1], padding: [1, 1], dilation: [1, 1], groups: 1 };
+
+/// Compares the gradients of a convolution, ReLU and what is `next` with those of separate operations.
+fn gradients_through(next: fn(&Tensor, &Tensor) -> Result<Tensor>) -> Result<()> {
     let leaf = |dims: &[usize], salt: usize| -> Result<Tensor> {
         let count = dims.iter().product::<usize>();
         let values: Vec<f64> = (0..count).map(|i| ((i * 7 + salt) % 11) as f64 / 5.0 - 1.0).collect();
@@ -33,9 +51,9 @@ fn gradients_through_stacked_convolutions() -> Result<()> {
                 let b = leaf(&[3], 4)?.requires_grad_(!frozen)?;
                 let b = bias.then_some(&b);
                 let input = if last { x.channels_last()? } else { x.clone() };
-                let h = if fused { input.conv2d_relu(&w, b, &rule)? } else { input.conv2d(&w, b, &rule)?.relu()? };
+                let h = if fused { input.conv2d_relu(&w, b, &RULE)? } else { input.conv2d(&w, b, &RULE)?.relu()? };
                 let more = watch(&h)?;
-                let y = h.conv2d(&v, None, &rule)?;
+                let y = next(&h, &v)?;
                 let mut loss = y.mul(&y)?.sum(())?;
                 if let Some(more) = more {
                     loss = loss.add(&more)?;
