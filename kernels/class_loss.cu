@@ -70,14 +70,6 @@ struct Problem {
     }
 };
 
-// Whether a row's label is in range and not ignored; a label out of range is reported.
-__device__ inline bool label_counts(int64_t label, const ClassLoss& p, Status* status) {
-    if (label == p.ignore_index) return false;
-    if ((uint64_t)label < p.classes) return true;
-    if (status) report(status, STATUS_CLASS, label, (int64_t)p.classes);
-    return false;
-}
-
 template <typename T, bool Labels>
 __device__ inline void class_loss(const ClassLoss& p, const T* x, const void* target, const T* weight, T* loss,
                                   Compute<T>* lse, Compute<T>* total, Sums* partial, Status* status) {
@@ -129,14 +121,7 @@ __device__ inline void class_loss(const ClassLoss& p, const T* x, const void* ta
             sums = add_sums(sums, Sums{(f64)value, Labels ? (f64)label_weight : 1.0});
         }
     }
-    sums = fold_block(sums);
-    if (threadIdx.x == 0) {
-        if (gridDim.x == 1) {
-            finish_loss<T>(sums, Labels ? 0.0 : (f64)rows, p.reduction, loss, total);
-        } else {
-            partial[blockIdx.x] = sums;
-        }
-    }
+    finish_rows<T>(sums, Labels ? 0.0 : (f64)rows, p.reduction, loss, total, partial);
 }
 
 template <typename T, bool Labels>

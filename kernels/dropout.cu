@@ -19,26 +19,24 @@ __device__ inline void dropout(const Grid<2>& grid, const T* x, T* out, const Ra
     auto kept = [&](uint32_t word, R value) { return word <= last ? R(0) : value * factor; };
     uint64_t done = 0;
     if constexpr (sizeof(T) <= 4) {
-        // Two blocks at a time, which are one pack of half precision or two.
-        constexpr int V = 16 / sizeof(T), PACKS = 8 / V;
-        uint64_t pairs = grid.flags & VECTOR ? grid.numel / 8 : 0;
-        done = 2 * pairs;
+        // Two packs at a time, which take two counter blocks of words or, in half precision, four: the keys of the generator's
+        // rounds are computed once for all of them.
+        constexpr int V = 16 / sizeof(T), PACKS = 2, BLOCKS = PACKS * V / 4;
+        uint64_t turns = grid.flags & VECTOR ? grid.numel / (PACKS * V) : 0;
+        done = turns * BLOCKS;
 #pragma unroll 1
-        for (uint64_t i = thread_index(); i < pairs; i += thread_count()) {
-            Pack<T, V> packs[PACKS];
+        for (uint64_t i = thread_index(); i < turns; i += thread_count()) {
+            Pack<T, V> from[PACKS], to[PACKS];
 #pragma unroll
-            for (int p = 0; p < PACKS; ++p) packs[p] = read_pack<T, V>(x + 8 * i + p * V);
+            for (int p = 0; p < PACKS; ++p) from[p] = read_pack<T, V>(x + (i * PACKS + p) * V);
+            Block blocks[BLOCKS];
+            philox(state, i * BLOCKS, blocks);
 #pragma unroll
-            for (int b = 0; b < 2; ++b) {
-                Block block = philox(state, 2 * i + b);
-#pragma unroll
-                for (int k = 0; k < 4; ++k) {
-                    T& element = packs[(4 * b + k) / V].elements[(4 * b + k) % V];
-                    element = store<T>(kept(block.words[k], load(element)));
-                }
+            for (int k = 0; k < PACKS * V; ++k) {
+                to[k / V].elements[k % V] = store<T>(kept(blocks[k / 4].words[k % 4], load(from[k / V].elements[k % V])));
             }
 #pragma unroll
-            for (int p = 0; p < PACKS; ++p) write_pack(out + 8 * i + p * V, packs[p]);
+            for (int p = 0; p < PACKS; ++p) write_pack(out + (i * PACKS + p) * V, to[p]);
         }
     }
 #pragma unroll 1

@@ -14,23 +14,34 @@ __device__ inline RandomState absolute(const RandomState& state) {
     return RandomState{base->seed, base->offset + state.offset, nullptr};
 }
 
-// Counter block number `block` after an absolute position.
-__device__ inline Block philox(const RandomState& state, uint64_t block) {
-    uint64_t counter = state.offset + block;
-    uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = 0, c3 = 0;
+// N counter blocks from number `first` after an absolute position. They go through the rounds side by side, because they
+// have the keys in common.
+template <int N>
+__device__ inline void philox(const RandomState& state, uint64_t first, Block (&blocks)[N]) {
     uint32_t k0 = (uint32_t)state.seed, k1 = (uint32_t)(state.seed >> 32);
 #pragma unroll
+    for (int i = 0; i < N; ++i) {
+        uint64_t counter = state.offset + first + i;
+        blocks[i] = Block{{(uint32_t)counter, (uint32_t)(counter >> 32), 0, 0}};
+    }
+#pragma unroll
     for (int round = 0; round < 10; ++round) {
-        uint64_t a = (uint64_t)0xD2511F53u * c0, b = (uint64_t)0xCD9E8D57u * c2;
-        uint32_t n0 = (uint32_t)(b >> 32) ^ c1 ^ k0, n2 = (uint32_t)(a >> 32) ^ c3 ^ k1;
-        c0 = n0;
-        c1 = (uint32_t)b;
-        c2 = n2;
-        c3 = (uint32_t)a;
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            uint32_t(&c)[4] = blocks[i].words;
+            uint64_t a = (uint64_t)0xD2511F53u * c[0], b = (uint64_t)0xCD9E8D57u * c[2];
+            blocks[i] = Block{{(uint32_t)(b >> 32) ^ c[1] ^ k0, (uint32_t)b, (uint32_t)(a >> 32) ^ c[3] ^ k1, (uint32_t)a}};
+        }
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    return Block{{c0, c1, c2, c3}};
+}
+
+// Counter block number `block` after an absolute position.
+__device__ inline Block philox(const RandomState& state, uint64_t block) {
+    Block blocks[1];
+    philox(state, block, blocks);
+    return blocks[0];
 }
 
 // A 64-bit draw: words 2 half (low) and 2 half + 1 (high).

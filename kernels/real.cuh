@@ -137,3 +137,11 @@ struct Power {
     }
 };
 }  // namespace real
+
+// `exp(x)` as exactly as the dtype can tell: for half precision a power of 2, which takes three instructions less. What that
+// loses grows with the exponent, and stays far below a rounding to half precision wherever the power is not 0 in it.
+template <typename T>
+__device__ inline Compute<T> power(Compute<T> x) {
+    if constexpr (sizeof(T) == 2) return real::exp2(x * 1.44269504f);
+    return real::exp(x);
+}

@@ -52,14 +52,6 @@ struct RowPart {
     }
 };
 
-// `exp(x)` as exactly as the dtype can tell: for half precision a power of 2, which takes three instructions less. What that
-// loses grows with the exponent, and stays far below a rounding to half precision wherever the power is not 0 in it.
-template <typename T>
-__device__ inline Compute<T> power(Compute<T> x) {
-    if constexpr (sizeof(T) == 2) return real::exp2(x * 1.44269504f);
-    return real::exp(x);
-}
-
 template <typename T, bool Log>
 __device__ inline void softmax_packed(const PackedRows& p, const T* x, T* out) {
     typedef Compute<T> R;

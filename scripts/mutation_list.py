@@ -37,6 +37,7 @@ SUITES = {
     "captured": Suite(["-p", "kiln-tests", "--features", "cuda", "--test", "captured_cuda"]),
     "nccl": Suite(["-p", "kiln-distributed", "--features", "cuda", "--test", "nccl"]),
     "unit": Suite([*DEVICE, "--lib"], simulated=False),
+    "autograd_rules": Suite(["-p", "kiln-tensor", "--test", "autograd_rules"], simulated=False),
 }
 
 MUTATIONS = [
@@ -228,7 +229,22 @@ MUTATIONS = [
         ["memory_of_batches"],
         "copies",
     ),
+    Mutation(
+        "pool_changed_maxima", "ReLU's gradient goes by maxima that were changed in place",
+        "crates/tensor/src/ops/pool2d.rs",
+        "ctx.saved.get(1).and_then(|saved| saved.unchanged())",
+        "ctx.saved(1).ok()",
+        ["gradients_through_a_convolution_and_pooling"],
+        "autograd_rules",
+    ),
     # ---- kernels ----
+    Mutation(
+        "dropout_words", "of a turn's counter blocks, the first is used for all",
+        "kernels/philox.cuh",
+        "state.offset + first + i;",
+        "state.offset + first;",
+        ["dropout"],
+    ),
     Mutation(
         "fill_rest", "what is left after the last pack of 16 bytes is not filled",
         "kernels/fill.cu",
@@ -271,6 +287,20 @@ MUTATIONS = [
         "batch.squares / (elements - R(1))",
         "batch.squares / elements",
         ["batch_norm"],
+    ),
+    Mutation(
+        "norm_running_stored", "running statistics in half precision are read and written as if they were f32",
+        "kernels/norm.cuh",
+        "if (p.flags & NORM_RUNNING_STORED) {",
+        "if (false) {",
+        ["batch_norm_with"],
+    ),
+    Mutation(
+        "norm_running_dtype", "running statistics in f32 count as those of the images' dtype",
+        "crates/cuda/src/ops/norm.rs",
+        "r.mean.dtype != dtype.accumulator()",
+        "r.mean.dtype == dtype.accumulator()",
+        ["batch_norm_with"],
     ),
     Mutation(
         "norm_count", "each channel counts a batch",
@@ -510,6 +540,34 @@ MUTATIONS = [
         "(void)0;",
         ["cross_entropy_with_its_gradient"],
         "races",
+    ),
+    Mutation(
+        "class_loss_packed_rescale", "the sum of exponentials stays as it was when a larger logit comes",
+        "kernels/class_loss_packed.cu",
+        "        exps = exps * real::exp(largest - logit);\n",
+        "",
+        ["cross_entropy_in_packs"],
+    ),
+    Mutation(
+        "class_loss_packed_rest", "of elements outside of packs, those before them are taken for those after them",
+        "kernels/class_loss_packed.cu",
+        "ones(i < head ? i : i + count * V);",
+        "ones(i);",
+        ["cross_entropy_in_packs"],
+    ),
+    Mutation(
+        "class_loss_packed_label", "the label's class is only found at the beginning of a pack",
+        "kernels/class_loss_packed.cu",
+        "if (place < (uint32_t)V) {",
+        "if (place == 0) {",
+        ["cross_entropy_in_packs"],
+    ),
+    Mutation(
+        "class_loss_packed_alike", "the gradient is written in packs wherever it lies",
+        "crates/cuda/src/ops/class_loss.rs",
+        "problem.packed().filter(|_| alike);",
+        "problem.packed();",
+        ["cross_entropy_in_packs"],
     ),
     Mutation(
         "class_loss_grad_divisor", "a gradient that comes with a mean is that of a sum",

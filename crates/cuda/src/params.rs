@@ -54,6 +54,7 @@ mod step;
 pub use self::{
     conv::Convolution,
     grid::{Place, blocks, limited_blocks, with_block_limit},
+    packed_groups::PACK,
     packed_pool::{Images, PackedMean, PackedPool},
     pool::{Pool, PoolAxis},
     step::Addresses,

@@ -18,6 +18,9 @@ use crate::{
 /// Up to so many elements, the block that computes the loss computes the gradient, too.
 const MOST_GRADS: usize = 16 * 1024;
 
+/// Classes from which on rows are read in packs.
+const MIN_PACKED: u64 = 64;
+
 /// The operands that the loss and its gradient share.
 struct ClassProblem<'a> {
     x: Tensor<'a>,
@@ -69,6 +72,17 @@ impl<'a> ClassProblem<'a> {
         if self.labels { "labels" } else { "probs" }
     }
 
+    /// The same for the kernels that read rows in packs, if they can: for labels of logits whose classes are adjacent.
+    fn packed(&self) -> Option<params::ClassLoss> {
+        let (params, size) = (&self.params, self.x.dtype.size());
+        let plain = self.labels && params.logits == 1 && self.weight.is_none() && params.share == 0.0;
+        let adjacent = params.x[1] == 1 && params.positions.extent == 1;
+        let fits = size <= 4 && (MIN_PACKED..1 << 31).contains(&params.classes);
+        let packs = params.classes.div_ceil(params::PACK / size as u64);
+        (plain && adjacent && fits)
+            .then(|| params::ClassLoss { lanes: Lanes::new(packs, params.samples, false), ..*params })
+    }
+
     fn threads(&self) -> u64 {
         self.params.samples * self.params.positions.extent * self.params.lanes.count()
     }
@@ -95,6 +109,8 @@ impl ClassLossBackend for CudaBackend {
         if let Some(grad) = &grad {
             problem.params.out = strides(grad.layout);
         }
+        let packed = problem.packed().filter(|_| grad.is_none());
+        problem.params = packed.unwrap_or(problem.params);
         let blocks = blocks(problem.threads());
         if grad.is_some() && blocks != 1 {
             return Err(Error::argument(access.op, "only the block that computes a whole loss computes its gradient"));
@@ -105,9 +121,28 @@ impl ClassLossBackend for CudaBackend {
         let (x, target, weight) = (problem.x.address, problem.target.address, problem.weight());
         let (loss, lse, total, partial) = (loss.address, lse.address, total.address, partial.address());
         let (params, status) = (problem.params, device.status(Status::CLASS, access.op));
-        launch!(
-            device, CLASS_LOSS, kind, tag, blocks, params, x, target, weight, loss, lse, total, grad, partial, status
-        )?;
+        if packed.is_some() {
+            launch!(
+                device,
+                CLASS_LOSS_PACKED,
+                kind,
+                tag,
+                blocks,
+                params,
+                x,
+                target,
+                loss,
+                lse,
+                total,
+                partial,
+                status
+            )?;
+        } else {
+            launch!(
+                device, CLASS_LOSS, kind, tag, blocks, params, x, target, weight, loss, lse, total, grad, partial,
+                status
+            )?;
+        }
         if blocks > 1 {
             let count = if problem.labels { 0.0 } else { (params.samples * params.positions.extent) as f64 };
             device.finish_loss(tag, blocks, count, operands.rule.reduction, [partial, loss, total])?;
@@ -135,9 +170,34 @@ impl ClassLossBackend for CudaBackend {
         }
         problem.params.out = strides(out.layout);
         (problem.params.loss, problem.params.lse) = (strides(grad.layout), strides(lse.layout));
+        let (from, to) = (problem.params.x, problem.params.out);
+        // Packs of both are at the same classes.
+        let size = problem.x.dtype.size() as i64;
+        let offset = problem.x.address.wrapping_sub(out.address);
+        let alike = to[1] == 1
+            && offset.is_multiple_of(params::PACK)
+            && (from[0] - to[0]).wrapping_mul(size).unsigned_abs().is_multiple_of(params::PACK);
+        let packed = problem.packed().filter(|_| alike);
+        problem.params = packed.unwrap_or(problem.params);
         let (tag, kind, blocks) = (Tag::of(problem.x.dtype), problem.kind(), params::blocks(problem.threads()));
         let (x, target, weight, params) = (problem.x.address, problem.target.address, problem.weight(), problem.params);
         let (grad, lse, total, out) = (grad.address, lse.address, total.address, out.address);
+        if packed.is_some() {
+            return launch!(
+                device,
+                CLASS_LOSS_PACKED_GRAD,
+                kind,
+                tag,
+                blocks,
+                params,
+                grad,
+                x,
+                target,
+                lse,
+                total,
+                out
+            );
+        }
         launch!(device, CLASS_LOSS_GRAD, kind, tag, blocks, params, grad, x, target, weight, lse, total, out)
     }
 }

@@ -6,7 +6,7 @@ use super::{Dim, Groups, Lanes, PackedGroups, Reduce, plan::share};
 /// The least packs per thread for which more blocks share a group.
 const SERIAL_PACKS: u64 = 8;
 /// Bytes per pack.
-const PACK: u64 = 16;
+pub const PACK: u64 = 16;
 
 impl PackedGroups {
     /// The groups, and the operation of their kernels (`along` or `across` memory), if the operands can be accessed in

@@ -1,9 +1,7 @@
 //! Rows that teams of threads hold in registers, in packs of 16 bytes.
 
-use super::{Lanes, Lines, PackedRows, THREADS};
+use super::{Lanes, Lines, PACK, PackedRows, THREADS};
 
-/// Bytes of a pack.
-const PACK: u64 = 16;
 /// Packs of a row that a thread holds.
 const PACKS_OF_A_THREAD: u64 = 4;
 

@@ -198,6 +198,60 @@ fn cross_entropy_of_probabilities_and_nll_loss() {
     }
 }
 
+/// Rows that are read 16 bytes at a time, wherever they begin: labels at both ends and outside of packs, an ignored row, infinite
+/// logits and NaN. Nothing is written beside the gradient's rows.
+#[test]
+fn cross_entropy_in_packs() {
+    // Classes, the distance between rows, and where the rows of the input and of its gradient begin.
+    let shapes = [
+        (64, 64, 0, 0),
+        (65, 65, 0, 0),
+        (70, 75, 3, 3),
+        (77, 80, 1, 1),
+        (200, 207, 2, 5),
+        (1003, 1003, 0, 0),
+        (5000, 5001, 1, 1),
+    ];
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        for (classes, pitch, begin, other) in shapes {
+            for reduction in [Reduction::None, Reduction::Mean] {
+                let (input, ignore_index) = (ClassLossInput::Logits, 7);
+                let rule = ClassLoss { input, reduction, ignore_index, label_smoothing: 0.0 };
+                same(&format!("{dtype} {reduction:?} {classes} of {pitch} from {begin} and {other}"), |on| {
+                    let labels = [0, 7, 14, classes - 1, classes / 2, 3, classes - 2, 1, 5].map(|label| label as i64);
+                    let rows = labels.len();
+                    let labels = Tensor {
+                        buffer: on.adopt(HostVec::I64(labels.to_vec())).unwrap(),
+                        layout: Layout::contiguous(Shape::new(&[rows, 1])?),
+                    };
+                    let part = |whole: &Layout, from: usize| whole.slice(1, from, from + classes, 1).unsqueeze(2);
+                    let mut x = tensor(on, dtype, &[rows, pitch], MemoryLayout::Dense, 1);
+                    // Where a reduction would make NaN of all.
+                    if reduction == Reduction::None {
+                        let special = [(2, 0, 40, f64::NEG_INFINITY), (4, 0, pitch, f64::NEG_INFINITY)];
+                        let more =
+                            [(5, 50, 51, f64::NAN), (6, 20, 21, f64::INFINITY), (8, 9, pitch, f64::NEG_INFINITY)];
+                        for (row, from, to, value) in special.into_iter().chain(more) {
+                            let some = x.layout.slice(0, row, row + 1, 1).slice(1, from, to, 1);
+                            on.fill(Scalar::Float(value), ViewMut { buffer: &mut *x.buffer, layout: &some })?;
+                        }
+                    }
+                    let x = Tensor { layout: part(&x.layout, begin)?, ..x };
+                    let operands = ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None };
+                    let [loss, lse, total] = class_loss(on, operands)?;
+                    let mut dx = tensor(on, dtype, &[rows, pitch], MemoryLayout::Dense, 2);
+                    let to = part(&dx.layout, other)?;
+                    let out = ViewMut { buffer: &mut *dx.buffer, layout: &to };
+                    let grad = tensor(on, dtype, loss.layout.dims(), MemoryLayout::Dense, 7);
+                    let (grad, kept, sum) = (grad.view(), lse.view(), total.view());
+                    on.class_loss_grad(ClassLossGradArgs { operands, grad, lse: kept, total: sum, out }.checked()?)?;
+                    Ok(vec![loss, total, dx])
+                });
+            }
+        }
+    }
+}
+
 /// Logits up to ±1e4, where exponentials overflow and differences cancel.
 #[test]
 fn cross_entropy_of_huge_logits() {

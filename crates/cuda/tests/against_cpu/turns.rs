@@ -324,8 +324,10 @@ rows! {
         }
         Ok(made)
     };
-    class_loss, TEAMS, &FLOATS, |on, dtype, n| class_losses(on, dtype, n, false);
-    class_loss_grad, TEAMS, &FLOATS, |on, dtype, n| class_losses(on, dtype, n, true);
+    class_loss, TEAMS, &FLOATS, |on, dtype, n| class_losses(on, dtype, n, 5, false);
+    class_loss_grad, TEAMS, &FLOATS, |on, dtype, n| class_losses(on, dtype, n, 5, true);
+    class_loss_packed, TEAMS, &PACKED, |on, dtype, n| class_losses(on, dtype, n, 64, false);
+    class_loss_packed_grad, TEAMS, &PACKED, |on, dtype, n| class_losses(on, dtype, n, 64, true);
     pointwise_loss, BLOCK, &FLOATS, |on, dtype, n| {
         let (x, t) = (tensor(on, dtype, &[n], MemoryLayout::Dense, 1), tensor(on, dtype, &[n], MemoryLayout::Dense, 2));
         let mut made = Vec::new();

@@ -281,11 +281,11 @@ pub fn normalized(
     Ok(made)
 }
 
-pub fn class_losses(on: &dyn Backend, dtype: DType, n: usize, backward: bool) -> Result<Vec<Tensor>> {
+pub fn class_losses(on: &dyn Backend, dtype: DType, n: usize, classes: usize, backward: bool) -> Result<Vec<Tensor>> {
     let mut made = Vec::new();
     for reduction in [Reduction::None, Reduction::Mean] {
         let rule = ClassLoss { input: ClassLossInput::Logits, reduction, ignore_index: -100, label_smoothing: 0.0 };
-        let (x, labels) = (tensor(on, dtype, &[n, 5, 1], MemoryLayout::Dense, 1), index(on, &[n, 1], 5));
+        let (x, labels) = (tensor(on, dtype, &[n, classes, 1], MemoryLayout::Dense, 1), index(on, &[n, 1], classes));
         let operands = ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None };
         let results = class_loss(on, operands)?;
         if backward {
