@@ -450,10 +450,10 @@ MUTATIONS = [
         ["reductions::softmax", "reductions::log_softmax"],
     ),
     Mutation(
-        "dropout_second_block", "all elements of a pack take the words of its first counter block",
+        "dropout_second_block", "a turn begins at the counter block after that at which the one before began",
         "kernels/dropout.cu",
-        "philox(state, 2 * i + b)",
-        "philox(state, 2 * i)",
+        "philox(state, i * BLOCKS, blocks);",
+        "philox(state, i, blocks);",
         ["dropout"],
     ),
     Mutation(
