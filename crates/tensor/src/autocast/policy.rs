@@ -40,6 +40,7 @@ policies! {
     Lower:
         // `mm`, `bmm` and `mv` are products by `matmul`, `linear_relu` and the fused convolutions parts of the plain ones.
         "matmul" "einsum" "linear" "prelu" "scaled_dot_product_attention"
+        "addmm" "addmv" "addr" "baddbmm" "addbmm"
         "conv1d" "conv2d" "conv3d" "conv_transpose1d" "conv_transpose2d" "conv_transpose3d"
         "rnn_tanh_cell" "rnn_relu_cell" "lstm_cell" "gru_cell";
     F32:
@@ -47,7 +48,7 @@ policies! {
         // A number divided by a tensor is the tensor's reciprocal times the number.
         "rdiv"
         "acos" "asin" "tan" "cosh" "sinh" "softplus"
-        "softmax" "log_softmax" "logsumexp" "sum" "mean" "prod" "cumsum" "norm"
+        "softmax" "log_softmax" "logsumexp" "sum" "mean" "prod" "cumsum" "cumprod" "norm" "dist" "cdist"
         "layer_norm" "group_norm" "rms_norm" "local_response_norm" "normalize" "cosine_similarity" "pairwise_distance"
         "cross_entropy" "nll_loss" "mse_loss" "l1_loss" "smooth_l1_loss" "huber_loss" "kl_div" "poisson_nll_loss"
         "gaussian_nll_loss" "binary_cross_entropy" "binary_cross_entropy_with_logits" "hinge_embedding_loss"
@@ -56,7 +57,7 @@ policies! {
     // Arithmetic, `where_cond`, `cat` and `stack` promote their operands always.
     Widest: "dot" "bilinear" "scatter_add" "index_put";
     // Composed of operations with a policy, but operations of their own in PyTorch.
-    Own: "elu" "celu" "trace" "instance_norm";
+    Own: "elu" "celu" "trace" "instance_norm" "nansum" "std_mean" "var_mean" "ldexp";
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use kiln_backend::{DType, Error, Result, Scalar};
 use kiln_derive::located;
 
 use super::{promotion::result_type, rhs::Rhs};
-use crate::tensor::Tensor;
+use crate::{autocast::cast_operands, tensor::Tensor};
 
 /// `beta · x + alpha · product`, in the dtype of `x`. With a `beta` of 0, `x` only gives the shape, so that NaN in it
 /// does not count.
@@ -45,8 +45,10 @@ macro_rules! added_products {
                 beta: impl Into<Scalar>,
                 alpha: impl Into<Scalar>,
             ) -> Result<Tensor> {
-                let $x = self;
-                added(stringify!($name), $x, &$product?, beta.into(), alpha.into())
+                let (beta, alpha) = (beta.into(), alpha.into());
+                cast_operands(stringify!($name), [self, $a, $b], [], |[$x, $a, $b], []| {
+                    added(stringify!($name), $x, &$product?, beta, alpha)
+                })
             }
         )*}
     };

@@ -5,7 +5,7 @@ use kiln_backend::{DType, Dim, Error, Result};
 use kiln_derive::located;
 
 use super::rhs::Rhs;
-use crate::tensor::Tensor;
+use crate::{autocast::cast_operands, tensor::Tensor};
 
 #[located]
 impl Tensor {
@@ -86,9 +86,11 @@ impl Tensor {
     /// If the dimension is out of range.
     pub fn cumprod(&self, dim: impl Dim) -> Result<Tensor> {
         let dim = dim.resolve("cumprod", self.rank())?;
-        let x = if self.dtype().is_float() { self.widened()? } else { self.to_dtype(DType::I64)? };
-        let out = x.doubling(dim, 1.0, |products, earlier| products.mul(earlier))?;
-        if self.dtype().is_half() { out.to_dtype(self.dtype()) } else { Ok(out) }
+        cast_operands("cumprod", [self], [], |[own], []| {
+            let x = if own.dtype().is_float() { own.widened()? } else { own.to_dtype(DType::I64)? };
+            let out = x.doubling(dim, 1.0, |products, earlier| products.mul(earlier))?;
+            if own.dtype().is_half() { out.to_dtype(own.dtype()) } else { Ok(out) }
+        })
     }
 
     /// For each element, the logarithm of the sum of the exponentials of the elements up to and including it along a dimension

@@ -7,6 +7,7 @@ use kiln_derive::located;
 
 use super::{check, promotion::result_type, rhs::Rhs};
 use crate::{
+    autocast::cast_operands,
     autograd::{no_grad, record},
     tensor::Tensor,
 };
@@ -183,7 +184,7 @@ impl Tensor {
     /// # Errors
     /// If the shapes do not broadcast, or devices differ.
     pub fn ldexp(&self, other: &Tensor) -> Result<Tensor> {
-        self.mul(&other.rpow(2.0)?)
+        cast_operands("ldexp", [self, other], [], |[x, other], []| x.mul(&other.rpow(2.0)?))
     }
 
     /// `sin(π x) / (π x)`, 1 at 0 (<https://docs.pytorch.org/docs/stable/generated/torch.sinc.html>).

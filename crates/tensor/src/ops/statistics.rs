@@ -4,7 +4,7 @@ use kiln_backend::{DType, Dim, Dims, Error, Result};
 use kiln_derive::located;
 
 use super::{check, one_or_all::OneOrAll, reduce::Correction, rhs::Rhs};
-use crate::{autograd::no_grad, tensor::Tensor};
+use crate::{autocast::cast_operands, autograd::no_grad, tensor::Tensor};
 
 /// The value of a quantile that lies between two elements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ macro_rules! spreads {
             #[doc = concat!("Those of [`", stringify!($first), "`](Tensor::", stringify!($first), ").")]
             pub fn $name(&self, dims: impl Dims, correction: impl Into<Correction>) -> Result<(Tensor, Tensor)> {
                 let correction: Correction = correction.into();
-                Ok((self.$first(dims.list(), correction)?, self.mean(dims)?))
+                cast_operands(stringify!($name), [self], [], |[x], []| Ok((x.$first(dims.list(), correction)?, x.mean(dims.list())?)))
             }
 
             #[doc = concat!("[`", stringify!($name), "`](Tensor::", stringify!($name), ") that keeps the dimensions with extent 1.")]
@@ -42,7 +42,9 @@ macro_rules! spreads {
             #[doc = concat!("Those of [`", stringify!($first), "`](Tensor::", stringify!($first), ").")]
             pub fn $keepdim(&self, dims: impl Dims, correction: impl Into<Correction>) -> Result<(Tensor, Tensor)> {
                 let correction: Correction = correction.into();
-                Ok((self.$first_keepdim(dims.list(), correction)?, self.mean_keepdim(dims)?))
+                cast_operands(stringify!($name), [self], [], |[x], []| {
+                    Ok((x.$first_keepdim(dims.list(), correction)?, x.mean_keepdim(dims.list())?))
+                })
             }
         )*}
     };
@@ -104,7 +106,7 @@ impl Tensor {
     /// # Errors
     /// If a dimension is out of range or named twice.
     pub fn nansum(&self, dims: impl Dims) -> Result<Tensor> {
-        self.without_nan()?.sum(dims)
+        cast_operands("nansum", [self], [], |[x], []| x.without_nan()?.sum(dims))
     }
 
     /// [`nansum`](Tensor::nansum) that keeps the dimensions with extent 1.
@@ -112,7 +114,7 @@ impl Tensor {
     /// # Errors
     /// If a dimension is out of range or named twice.
     pub fn nansum_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
-        self.without_nan()?.sum_keepdim(dims)
+        cast_operands("nansum", [self], [], |[x], []| x.without_nan()?.sum_keepdim(dims))
     }
 
     /// [`mean`](Tensor::mean) over dimensions of the elements that are not NaN; NaN where there are none.

@@ -5,7 +5,7 @@ use kiln_backend::{Dim, Error, MAX_RANK, Result};
 use kiln_derive::located;
 
 use super::{check, promotion::result_type, rhs::Rhs};
-use crate::tensor::Tensor;
+use crate::{autocast::cast_operands, tensor::Tensor};
 
 /// The dimensions that [`Tensor::tensordot`] sums over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,9 +95,9 @@ impl Tensor {
         let (mut x, mut y) = (self.clone(), other.clone());
         for (&a, &b) in first.iter().zip(second) {
             if x.dims()[a] == 1 && y.dims()[b] != 1 {
-                y = y.sum_keepdim(b)?;
+                y = y.sum_keepdim(b)?.to_dtype(y.dtype())?;
             } else if y.dims()[b] == 1 && x.dims()[a] != 1 {
-                x = x.sum_keepdim(a)?;
+                x = x.sum_keepdim(a)?.to_dtype(x.dtype())?;
             }
         }
         let (this, other) = (&x, &y);
@@ -107,6 +107,9 @@ impl Tensor {
         let inner = count(this, first);
         let a = this.permute([&rows[..], first].concat())?.reshape([count(this, &rows), inner])?;
         let b = other.permute([second, &columns[..]].concat())?.reshape([inner, count(other, &columns)])?;
+        if a.dims()[0] == 1 && b.dims()[1] == 1 {
+            return a.reshape([inner])?.dot(&b.reshape([inner])?)?.reshape(shape);
+        }
         a.matmul(&b)?.reshape(shape)
     }
 
@@ -207,8 +210,11 @@ impl Tensor {
     /// If the tensors are not floating-point or do not broadcast, or devices differ.
     pub fn dist(&self, other: &Tensor, p: impl Into<f64>) -> Result<Tensor> {
         check::floats("dist", self)?;
-        let (a, b) = promoted(self, other)?;
-        a.widened()?.sub(&b.widened()?)?.norm(p, ())?.to_dtype(a.dtype())
+        let p: f64 = p.into();
+        cast_operands("dist", [self, other], [], |[a, b], []| {
+            let (a, b) = promoted(a, b)?;
+            a.widened()?.sub(&b.widened()?)?.norm(p, ())?.to_dtype(a.dtype())
+        })
     }
 
     /// The `p`-norms of the differences between each vector of `[…, P, M]` and each of `[…, R, M]`: `[…, P, R]`
@@ -218,13 +224,17 @@ impl Tensor {
     /// If the tensors are not floating-point or have fewer than 2 dimensions, lengths of vectors differ, the leading
     /// dimensions do not broadcast, or dtypes or devices differ.
     pub fn cdist(&self, other: &Tensor, p: impl Into<f64>) -> Result<Tensor> {
+        let p: f64 = p.into();
+        cast_operands("cdist", [self, other], [], |[x, other], []| x.cdist_as_it_is(other, p))
+    }
+
+    fn cdist_as_it_is(&self, other: &Tensor, p: f64) -> Result<Tensor> {
         const OP: &str = "cdist";
         check::floats(OP, self)?;
         check::same_kind(OP, self, &[other])?;
         if self.rank() < 2 || other.rank() < 2 || self.dims().last() != other.dims().last() {
             return Err(Error::shapes(OP, self.shape(), other.shape(), "[..., P, M] and [..., R, M]"));
         }
-        let p: f64 = p.into();
         if p.is_nan() || p < 0.0 {
             return Err(Error::argument(OP, format!("the norm's exponent is {p}, not a number of 0 or more")));
         }

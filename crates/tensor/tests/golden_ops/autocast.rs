@@ -8,7 +8,10 @@ use serde_json::Value;
 use crate::suite::{self, Miss};
 
 /// Operations whose result has another dtype than on PyTorch's CUDA devices, and why.
-const UNLIKE: &[(&str, &str)] = &[("mean", "a mean is computed as a sum is")];
+const UNLIKE: &[(&str, &str)] = &[
+    ("mean", "a mean is computed as a sum is"),
+    ("addr of f64, f32", "PyTorch's CUDA kernel is the product's dtype, its CPU kernel the widest"),
+];
 
 fn dtype(name: &str) -> DType {
     DType::ALL.into_iter().find(|dtype| dtype.torch_name() == name).unwrap()
@@ -57,8 +60,9 @@ fn results_have_the_dtypes_of_pytorchs_autocast() {
             };
             compared += 1;
             if got != want {
-                if UNLIKE.iter().any(|(name, _)| name == op) {
-                    unlike.insert(op.as_str());
+                let of_variant = format!("{op} of {variant}");
+                if let Some((name, _)) = UNLIKE.iter().find(|(name, _)| name == op || *name == of_variant) {
+                    unlike.insert(*name);
                 } else {
                     wrong.push(format!("{op} of {variant} ({}): {got:?}, PyTorch has {want:?}", case.name));
                 }
@@ -66,7 +70,7 @@ fn results_have_the_dtypes_of_pytorchs_autocast() {
         }
     }
     assert!(wrong.is_empty(), "{} of {compared}:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(compared > 900, "only {compared} were compared");
+    assert!(compared > 1350, "only {compared} were compared");
     let unused: Vec<_> = UNLIKE.iter().filter(|(op, _)| !unlike.contains(op)).collect();
     assert!(unused.is_empty(), "as in PyTorch: {unused:?}");
 }
