@@ -216,9 +216,20 @@ pub(crate) fn is_valid(param: &Arc<Inner>) -> bool {
     meta.low_copy.as_ref().and_then(|low| low.kept.as_ref()).is_some_and(|kept| kept.is_of(&param))
 }
 
-/// After a launch that has changed the parameter and the copy alike.
-pub(crate) fn after_launch(param: &Arc<Inner>) {
-    set_valid(param, Some(param.storage.version()));
+/// The address of the copy's memory.
+pub(crate) fn memory_of_copy(param: &Arc<Inner>) -> Option<*const Storage> {
+    param.meta.lock().low_copy.as_ref()?.kept.as_ref().map(|kept| Arc::as_ptr(&kept.copy.0.storage))
+}
+
+/// After a launch that has changed the parameter and written the copy, which has the parameter's values if it had them after the
+/// capture.
+pub(crate) fn after_launch(param: &Arc<Inner>, is_valid: bool) {
+    let mut meta = param.meta.lock();
+    let Some(Kept { copy, versions }) = meta.low_copy.as_mut().and_then(|low| low.kept.as_mut()) else { return };
+    copy.0.storage.bump_version();
+    if is_valid {
+        *versions = [param.storage.version(), copy.version()];
+    }
 }
 
 /// After a capture whose work is not done: what it noted is not so.

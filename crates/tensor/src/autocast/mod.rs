@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use crate::tensor::Tensor;
 
 pub(crate) use cache::clear as clear_cache;
-pub(crate) use kept::{LowCopy, after_launch, after_step, drop_copy, for_step, is_valid};
+pub(crate) use kept::{LowCopy, after_launch, after_step, drop_copy, for_step, is_valid, memory_of_copy};
 pub use policy::{POLICIES, Policy, policy};
 
 thread_local! {

@@ -10,7 +10,7 @@ use kiln_backend::{Result, is_capturing};
 
 use super::refuse::set_device;
 use crate::{
-    autocast::{after_launch, drop_copy, is_valid},
+    autocast::{after_launch, drop_copy, is_valid, memory_of_copy},
     device::Device,
     storage::{Storage, changes, note_changes},
     tensor::{Inner, Tensor},
@@ -46,12 +46,13 @@ struct Slot {
 
 /// What a launch of the graph does on the host.
 pub(super) struct Effects {
-    changed: Vec<Weak<Storage>>,
+    /// Owned, since the graph keeps the memory anyway: looking whether each still exists took a quarter of a launch.
+    changed: Vec<Arc<Storage>>,
     grads: Vec<Grad>,
     before: Vec<Action>,
     conditions: Vec<Condition>,
-    /// Parameters whose copies in half precision have the parameter's values after the step.
-    low_copies: Vec<Weak<Inner>>,
+    /// Parameters whose copies in half precision the step writes, and whether a copy has the parameter's values after the step.
+    low_copies: Vec<(Weak<Inner>, bool)>,
 }
 
 struct Grad {
@@ -87,7 +88,7 @@ pub(super) fn end() -> Option<Record> {
 impl Record {
     /// Restores the gradients, after a capture that failed: its work was not done.
     pub fn undo(self) {
-        drop_copies(&self.low_copies);
+        self.low_copies.iter().filter_map(Weak::upgrade).for_each(|param| drop_copy(&param));
         for Slot { leaf, initial, .. } in self.grads {
             if let Some(leaf) = leaf.upgrade() {
                 let _old = std::mem::replace(&mut leaf.meta.lock().grad, initial);
@@ -102,9 +103,12 @@ impl Record {
             Grad { leaf, initial, is_read, left }
         });
         // The step's temporaries no longer exist.
-        let changed = changed.into_iter().filter(|storage| storage.strong_count() > 0).collect();
-        let is_valid = |param: &Weak<Inner>| param.upgrade().is_some_and(|param| is_valid(&param));
-        let low_copies = low_copies.into_iter().filter(is_valid).collect();
+        let parameters: Vec<_> = low_copies.iter().filter_map(Weak::upgrade).collect();
+        // The memory of copies belongs to the parameters, which must be able to tell whether anybody else uses it.
+        let copies: Vec<_> = parameters.iter().filter_map(memory_of_copy).collect();
+        let changed = changed.iter().filter(|storage| !copies.contains(&storage.as_ptr())).filter_map(Weak::upgrade);
+        let changed = changed.collect();
+        let low_copies = parameters.iter().map(|param| (Arc::downgrade(param), is_valid(param))).collect();
         Effects { changed, grads: grads.collect(), before, conditions, low_copies }
     }
 }
@@ -122,8 +126,10 @@ impl Effects {
     pub fn hold(&self) -> bool {
         self.conditions.iter().all(|condition| condition())
             && self.grads.iter().all(|Grad { leaf, initial, is_read, .. }| {
-                let Some(leaf) = leaf.upgrade() else { return false };
-                !is_read || is_same(leaf.meta.lock().grad.as_ref(), initial.as_ref())
+                if !is_read {
+                    return leaf.strong_count() > 0;
+                }
+                leaf.upgrade().is_some_and(|leaf| is_same(leaf.meta.lock().grad.as_ref(), initial.as_ref()))
             })
     }
 
@@ -144,7 +150,7 @@ impl Effects {
 
     /// Call if the first launch has failed: restores the gradients.
     pub fn undo(&self) {
-        drop_copies(&self.low_copies);
+        self.low_copies.iter().filter_map(|(param, _)| param.upgrade()).for_each(|param| drop_copy(&param));
         for Grad { leaf, initial, .. } in &self.grads {
             if let Some(leaf) = leaf.upgrade() {
                 let _old = std::mem::replace(&mut leaf.meta.lock().grad, initial.clone());
@@ -154,8 +160,12 @@ impl Effects {
 
     /// Call after each launch but the first, whose effects the capture itself had.
     pub fn after(&self) {
-        self.changed.iter().filter_map(Weak::upgrade).for_each(|storage| storage.bump_version());
-        self.low_copies.iter().filter_map(Weak::upgrade).for_each(|param| after_launch(&param));
+        self.changed.iter().for_each(Storage::bump_version);
+        for (param, is_valid) in &self.low_copies {
+            if let Some(param) = param.upgrade() {
+                after_launch(&param, *is_valid);
+            }
+        }
         for Grad { leaf, left, .. } in &self.grads {
             let Some(leaf) = leaf.upgrade() else { continue };
             let mut meta = leaf.meta.lock();
@@ -166,10 +176,6 @@ impl Effects {
             }
         }
     }
-}
-
-fn drop_copies(params: &[Weak<Inner>]) {
-    params.iter().filter_map(Weak::upgrade).for_each(|param| drop_copy(&param));
 }
 
 /// Call when work was queued that writes a parameter and its copy in half precision.

@@ -3,9 +3,10 @@
 use std::{fmt, marker::PhantomData, panic::Location};
 
 use kiln_backend::{
-    Backend, CapturedWork, DType, Error, ErrorKind, Layout, RandomState, Result, View, ViewMut, refuse_capture,
+    Backend, Buffer, CapturedWork, DType, Error, ErrorKind, Layout, RandomState, Result, View, ViewMut, refuse_capture,
 };
 use kiln_derive::located;
+use smallvec::SmallVec;
 
 use super::{
     record::{self, Effects},
@@ -87,12 +88,31 @@ pub struct CapturedStep<S: ?Sized, B, T, F> {
     graphs: Vec<Graph<T>>,
     /// Whether something could not be captured, so that the step stays eager. The warning has been printed.
     gave_up: bool,
+    /// An empty list, whose memory the next batch uses.
+    spare: Vec<Tensor>,
     types: PhantomData<fn(&mut S, &B)>,
 }
 
 /// What the work of a call depends on: the variant, the dtype of autocast, and the dtype and layout of each tensor.
 #[derive(Clone, PartialEq)]
 struct Case(u64, Option<DType>, Vec<(DType, Layout)>);
+
+impl Case {
+    fn new(variant: u64, inputs: &[Tensor]) -> Case {
+        let tensors = inputs.iter().map(|input| (input.dtype(), at_start(input.layout()))).collect();
+        Case(variant, autocast_dtype(), tensors)
+    }
+
+    /// Whether a call with these inputs is one, without making a case of it.
+    fn is_of(&self, variant: u64, inputs: &[Tensor]) -> bool {
+        let Case(own, low, tensors) = self;
+        // A layout of a case has no gaps, so most inputs are compared as they are.
+        let fits = |(input, (dtype, layout)): (&Tensor, &(DType, Layout))| {
+            input.dtype() == *dtype && (input.layout() == layout || at_start(input.layout()) == *layout)
+        };
+        (*own, *low, tensors.len()) == (variant, autocast_dtype(), inputs.len()) && inputs.iter().zip(tensors).all(fits)
+    }
+}
 
 struct Graph<T> {
     case: Case,
@@ -134,6 +154,7 @@ impl<S: ?Sized, B: TensorTree, T: TensorTree, F: FnMut(&mut S, &B) -> Result<T>>
             cases: Vec::new(),
             graphs: Vec::new(),
             gave_up: false,
+            spare: Vec::new(),
             types: PhantomData,
         }
     }
@@ -180,18 +201,21 @@ impl<S: ?Sized, B: TensorTree, T: TensorTree, F: FnMut(&mut S, &B) -> Result<T>>
     /// # Errors
     /// Those of [`run`](CapturedStep::run).
     pub fn run_variant(&mut self, variant: u64, state: &mut S, batch: &B) -> Result<T> {
-        let inputs = self.inputs(batch)?;
+        let mut inputs = self.inputs(batch)?;
         if self.gave_up || self.max_graphs == 0 || !self.device.backend()?.can_capture() {
             return self.eager(state, batch, inputs);
         }
-        let tensors = inputs.iter().map(|input| (input.dtype(), at_start(input.layout()))).collect();
-        let case = Case(variant, autocast_dtype(), tensors);
         let address = address_of(state);
-        let fits = |graph: &Graph<T>| graph.case == case && graph.state == address && graph.effects.hold();
+        let fits =
+            |graph: &Graph<T>| graph.state == address && graph.case.is_of(variant, &inputs) && graph.effects.hold();
         if let Some(graph) = self.graphs.iter_mut().find(|graph| fits(graph)) {
             graph.missed = 0;
-            return graph.launch(self.device, &inputs, false);
+            let result = graph.launch(self.device, &inputs, false);
+            inputs.clear();
+            self.spare = inputs;
+            return result;
         }
+        let case = Case::new(variant, &inputs);
         self.graphs.iter_mut().filter(|graph| graph.case == case).for_each(|graph| graph.missed += 1);
         self.graphs.retain(|graph| !graph.effects.are_stale());
         let at = match self.cases.iter().position(|(known, _)| *known == case) {
@@ -237,8 +261,8 @@ impl<S: ?Sized, B: TensorTree, T: TensorTree, F: FnMut(&mut S, &B) -> Result<T>>
     }
 
     /// The tensors of a batch on the device.
-    fn inputs(&self, batch: &B) -> Result<Vec<Tensor>> {
-        let mut inputs = Vec::new();
+    fn inputs(&mut self, batch: &B) -> Result<Vec<Tensor>> {
+        let mut inputs = std::mem::take(&mut self.spare);
         batch.tensors(&mut inputs);
         for input in &mut inputs {
             if input.device() != self.device {
@@ -361,23 +385,26 @@ impl<T: TensorTree> Graph<T> {
     fn launch(&mut self, device: Device, inputs: &[Tensor], first: bool) -> Result<T> {
         let backend = device.backend()?;
         self.effects.before()?;
-        let dense: Vec<Tensor> = inputs
-            .iter()
-            .map(|input| if is_dense(input.layout()) { Ok(input.clone()) } else { no_grad(|| input.contiguous()) })
-            .collect::<Result<_>>()?;
+        let dense = |(input, (_, layout)): (&Tensor, &(DType, Layout))| {
+            let is_dense = input.layout() == layout || is_dense(input.layout());
+            if is_dense { Ok(None) } else { no_grad(|| input.contiguous()).map(Some) }
+        };
+        let copies = inputs.iter().zip(&self.case.2).map(dense).collect::<Result<SmallVec<[Option<Tensor>; 4]>>>()?;
         let mut results = self
             .outputs
             .iter()
             .map(|output| Ok((backend.alloc(output.dtype(), output.numel())?, *output.layout())))
-            .collect::<Result<Vec<_>>>()?;
+            .collect::<Result<SmallVec<[(Box<dyn Buffer>, Layout); 2]>>>()?;
         let (seed, offset) = random_state();
         // The capture has advanced the position already.
         let begin = if first { offset.wrapping_sub(self.drawn) } else { offset };
         {
-            let readings: Vec<_> = dense.iter().map(Tensor::read).collect();
-            let mut outs: Vec<_> =
+            let dense = inputs.iter().zip(&copies).map(|(input, copy)| copy.as_ref().unwrap_or(input));
+            let readings: SmallVec<[Reading<'_>; 4]> = dense.map(Tensor::read).collect();
+            let views: SmallVec<[View<'_>; 4]> = readings.iter().map(Reading::view).collect();
+            let mut outs: SmallVec<[ViewMut<'_>; 2]> =
                 results.iter_mut().map(|(buffer, layout)| ViewMut { buffer: &mut **buffer, layout }).collect();
-            self.work.launch(&views(&readings), &mut outs, RandomState { seed, offset: begin })?;
+            self.work.launch(&views, &mut outs, RandomState { seed, offset: begin })?;
         }
         if first {
             self.effects.settle();
