@@ -175,3 +175,36 @@ fn no_step_converts_a_parameter_but_the_first() -> kiln::Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_launch_of_the_graph_is_all_there_is_to_a_step() -> kiln::Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let net = Net::new(device)?;
+    let mut optimizer = AdamW::new(net.named(), 1e-2)?;
+    let mut train = step(device, true, |optimizer: &mut AdamW, (x, _): &(Tensor, Tensor)| {
+        optimizer.zero_grad();
+        let loss = net.loss(x, DType::BF16, false)?;
+        loss.backward()?;
+        optimizer.step()?;
+        Ok(loss)
+    });
+    for number in 0..9 {
+        let x = images(number, 4, device)?;
+        if number == 7 {
+            no_grad(|| net.0[1].mul_(0.5))?;
+        }
+        profiler("cuProfilerStart");
+        train.run(&mut optimizer, &(x.clone(), x))?;
+        profiler("cuProfilerStop");
+        let Some(account) = account() else { return Ok(()) };
+        let count = |name: &str| account["counts"][name].as_u64();
+        if number > 3 {
+            // What was changed by hand is converted before the launch.
+            let changed = u64::from(number == 7);
+            assert_eq!((count("graph launches"), count("launches")), (Some(1), Some(changed)), "{number}: {account:#}");
+        }
+    }
+    assert_eq!(train.graphs(), 1);
+    Ok(())
+}

@@ -6,6 +6,7 @@
 
 #[path = "../support/account.rs"]
 mod account;
+mod autocast;
 mod low_copies;
 mod networks;
 mod refused;
