@@ -687,9 +687,9 @@ MUTATIONS = [
     Mutation(
         "low_copy_after_launch", "after a launch that wrote a parameter and its copy the copy counts as that of before",
         "crates/tensor/src/captured/record.rs",
-        "self.low_copies.iter().filter_map(Weak::upgrade).for_each(|param| after_launch(&param));",
-        "self.low_copies.iter().filter_map(Weak::upgrade).for_each(|param| drop_copy(&param));",
-        ["low_copies::launches"],
+        "                after_launch(&param, *is_valid);",
+        "                after_launch(&param, false);",
+        ["low_copies::a_launch"],
         "captured",
     ),
     Mutation(
