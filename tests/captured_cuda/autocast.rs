@@ -9,7 +9,7 @@ use kiln::{
         CrossEntropyLoss, Field, GRU, GroupNorm, InstanceNorm2d, InstanceNormOptions, LSTM, LayerNorm, Linear,
         ModuleTree, PReLU, RMSNorm, RNN, TransformerEncoderLayer, TransformerOptions, functional,
     },
-    optim::{Adam, GradScaler, Optimizer},
+    optim::{Adam, GradScaler},
     prelude::*,
 };
 
