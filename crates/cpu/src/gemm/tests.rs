@@ -98,6 +98,18 @@ impl<T: Elem> Mat<T> {
 
 const EPILOGUES: usize = 4;
 
+/// The sum of products of small integers, which is exact in any order: in eight parts, which takes less time.
+fn dot(x: &[f64], y: &[f64]) -> f64 {
+    let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<8>(), y.as_chunks::<8>());
+    let mut sums = [0.0; 8];
+    for (x, y) in xs.iter().zip(ys) {
+        for i in 0..8 {
+            sums[i] += x[i] * y[i];
+        }
+    }
+    sums.iter().sum::<f64>() + x_rest.iter().zip(y_rest).map(|(x, y)| x * y).sum::<f64>()
+}
+
 /// One random problem: computed by `run`, compared with the reference.
 fn check<T: Elem>(
     (m, n, k): (usize, usize, usize),
@@ -141,9 +153,9 @@ fn check<T: Elem>(
     let right: Vec<f64> = (0..n).flat_map(|j| (0..k).map(move |p| (p, j))).map(|(p, j)| b.at(p, j).value()).collect();
     for i in 0..m {
         for j in 0..n {
-            let mut sum = if accumulate { before.at(i, j).value() } else { 0.0 };
-            for (x, y) in left[i * k..][..k].iter().zip(&right[j * k..][..k]) {
-                sum += x * y;
+            let mut sum = dot(&left[i * k..][..k], &right[j * k..][..k]);
+            if accumulate {
+                sum += before.at(i, j).value();
             }
             if has_bias {
                 sum += bias[j].value();
