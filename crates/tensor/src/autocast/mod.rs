@@ -2,6 +2,7 @@
 
 mod cache;
 mod kept;
+pub(crate) mod low_copy;
 mod policy;
 
 use std::{cell::Cell, marker::PhantomData};
@@ -13,7 +14,7 @@ use smallvec::SmallVec;
 use crate::tensor::Tensor;
 
 pub(crate) use cache::clear as clear_cache;
-pub(crate) use kept::{LowCopy, after_launch, after_step, drop_copy, for_step, is_valid, memory_of_copy};
+pub(crate) use kept::{after_step, for_step};
 pub use policy::{POLICIES, Policy, policy};
 
 thread_local! {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{hook::Hooks, node::Node, post_accumulate::PostHook};
-use crate::{autocast::LowCopy, tensor::Tensor};
+use crate::{autocast::low_copy::LowCopy, tensor::Tensor};
 
 /// Protected by the tensor's lock.
 #[derive(Default)]

@@ -10,7 +10,7 @@ use kiln_backend::{Result, is_capturing};
 
 use super::refuse::set_device;
 use crate::{
-    autocast::{after_launch, drop_copy, is_valid, memory_of_copy},
+    autocast::low_copy::{after_launch, drop_copy, is_valid, memory_of_copy},
     device::Device,
     storage::{Storage, changes, note_changes},
     tensor::{Inner, Tensor},
