@@ -225,10 +225,10 @@ impl Tensor {
     /// dimensions do not broadcast, or dtypes or devices differ.
     pub fn cdist(&self, other: &Tensor, p: impl Into<f64>) -> Result<Tensor> {
         let p: f64 = p.into();
-        cast_operands("cdist", [self, other], [], |[x, other], []| x.cdist_as_it_is(other, p))
+        cast_operands("cdist", [self, other], [], |[x, other], []| x.cdist_no_autocast(other, p))
     }
 
-    fn cdist_as_it_is(&self, other: &Tensor, p: f64) -> Result<Tensor> {
+    fn cdist_no_autocast(&self, other: &Tensor, p: f64) -> Result<Tensor> {
         const OP: &str = "cdist";
         check::floats(OP, self)?;
         check::same_kind(OP, self, &[other])?;
