@@ -42,6 +42,13 @@ fn distinct(ranges: &[Range]) -> u64 {
     all.bytes()
 }
 
+/// What of a range comes before another range, and what after: a range may go on from a result into the workspace.
+fn around(range: Range, hole: Range) -> impl Iterator<Item = Range> {
+    let before = Range { end: range.end.min(hole.begin), ..range };
+    let after = Range { begin: range.begin.max(hole.end), ..range };
+    [before, after].into_iter().filter(|part| part.begin < part.end)
+}
+
 impl Entry {
     /// The entry of an operation that has run; nothing for those that move no memory of the device.
     pub fn new(name: &str, work: &Work, reads: &[Range], writes: &[Range]) -> Option<Entry> {
@@ -59,8 +66,9 @@ impl Entry {
             Work::Mark(_) | Work::Allocate(_) | Work::Free(_) | Work::Call { .. } => return None,
         };
         let aside = workspace.filter(|&(at, bytes)| at != 0 && bytes > 0);
-        let kept = |range: &&Range| aside.is_none_or(|(at, _)| range.begin != at);
-        let (reads, writes) = (reads.to_vec(), writes.iter().filter(kept).copied().collect());
+        let hole = aside.map_or(Range { begin: 0, end: 0 }, |(at, bytes)| Range { begin: at, end: at + bytes as u64 });
+        let writes = writes.iter().flat_map(|range| around(*range, hole)).collect();
+        let reads = reads.to_vec();
         let aside = aside.map_or(0, |(_, bytes)| bytes as u64);
         Some(Entry { name: name.to_owned(), kind, grid, reads, writes, aside, flops, data })
     }
@@ -211,6 +219,15 @@ mod tests {
         // A fill, and a value that somebody reads from before.
         assert_eq!(moved_and_least(&[entry("fill_f32", &[], &[(0, 8)]), entry("sum", &[(0, 8)], &[(8, 12)])]), (20, 4));
         assert_eq!(moved_and_least(&[relu]), (200, 200));
+        // A result beside a workspace, before it and after it.
+        let parts = |range: (u64, u64)| {
+            let [range, hole] = [range, (10, 20)].map(|(begin, end)| Range { begin, end });
+            around(range, hole).map(|part| (part.begin, part.end)).collect::<Vec<_>>()
+        };
+        assert_eq!(parts((0, 20)), [(0, 10)]);
+        assert_eq!(parts((5, 30)), [(5, 10), (20, 30)]);
+        assert_eq!(parts((10, 20)), []);
+        assert_eq!(parts((30, 40)), [(30, 40)]);
         // Ranges that lie over each other count once.
         assert_eq!(entry("x", &[(0, 10), (5, 15), (20, 25)], &[]).read(), 20);
     }
