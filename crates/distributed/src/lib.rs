@@ -50,7 +50,7 @@ pub use ddp::{DdpOptions, DistributedDataParallel, StepReport};
 pub use error::DistributedError;
 pub use group::{Pending, ProcessGroup, Work};
 pub use launch::{Launch, Launcher};
-pub use metrics::all_reduce_metric;
+pub use metrics::{all_gather_auroc, all_reduce_metric};
 pub use nccl::local_process_groups;
 pub use options::{Engine, GroupOptions};
 pub use rendezvous::{init_process_group, init_process_group_with};

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use kiln_distributed::{Collective, ProcessGroup, ReduceOp, all_reduce_metric};
-use kiln_nn::metrics::{Accuracy, Mean};
+use kiln_distributed::{Collective, ProcessGroup, ReduceOp, all_gather_auroc, all_reduce_metric};
+use kiln_nn::metrics::{AUROC, Accuracy, Mean};
 use kiln_tensor::{DType, Device, Error, Result, Tensor, no_grad};
 
 use crate::common::{bits, device_of};
@@ -128,7 +128,46 @@ fn metrics_of_all(group: &Arc<dyn ProcessGroup>, device: Device) -> Result<()> {
     all_reduce_metric(&**group, &mut mean)?;
     let numbers: Vec<f64> = (0..group.size()).flat_map(|rank| (0..rank).map(|batch| batch as f64)).collect();
     assert_eq!(accuracy.compute()?, 0.5);
+    areas_of_all(group, device)?;
     assert!((mean.compute()? - numbers.iter().sum::<f64>() / numbers.len() as f64).abs() < 1e-12);
+    Ok(())
+}
+
+/// Rank `i` sees `i` batches of different sizes; rank 0 sees none. Once with two scores per sample, once with one.
+fn areas_of_all(group: &Arc<dyn ProcessGroup>, device: Device) -> Result<()> {
+    for classes in [2, 1] {
+        let batch = |rank: usize, number: usize| -> Result<(Tensor, Tensor)> {
+            let count = 3 + 2 * number;
+            let score = |i: usize| ((i * 7 + rank * 5 + number * 3) % 11) as f32 / 11.0;
+            let scores =
+                Tensor::from_vec((0..count * classes).map(score).collect::<Vec<_>>(), [count, classes], device)?;
+            let targets = Tensor::from_vec((0..count).map(|i| (i % 2) as i64).collect::<Vec<_>>(), count, device)?;
+            Ok((if classes == 1 { scores.squeeze(1)? } else { scores }, targets))
+        };
+        let (mut own, mut whole, mut none) = (AUROC::new(), AUROC::new(), AUROC::new());
+        for rank in 0..group.size() {
+            for number in 0..rank {
+                let (scores, targets) = batch(rank, number)?;
+                whole.update(&scores, &targets)?;
+                if rank == group.rank() {
+                    own.update(&scores, &targets)?;
+                }
+            }
+        }
+        all_gather_auroc(&**group, &mut own)?;
+        assert_eq!(own.compute_per_class()?, whole.compute_per_class()?);
+        all_gather_auroc(&**group, &mut none)?;
+        assert!(none.samples()?.is_none());
+        // The last rank has scores of another form: an error of all ranks, after which the group goes on.
+        let is_last = group.rank() + 1 == group.size();
+        let mut mixed = AUROC::new();
+        let scores = if is_last { Tensor::zeros([2, 3], device)? } else { Tensor::zeros(2, device)? };
+        mixed.update(&scores, &Tensor::new([0i64, 1], device)?)?;
+        if group.size() > 1 {
+            let error = all_gather_auroc(&**group, &mut mixed).unwrap_err().to_string();
+            assert!(error.contains("all_gather_auroc: the scores of the ranks have"), "{error}");
+        }
+    }
     Ok(())
 }
 

@@ -78,6 +78,19 @@ impl AUROC {
             .collect()
     }
 
+    /// The scores of all samples and their targets, of one number of classes; `None` if there were no batches. Shared with
+    /// the metric or copied from it.
+    ///
+    /// # Errors
+    /// If batches differ in their dtype, or memory runs out.
+    pub fn samples(&self) -> Result<Option<(Tensor, Tensor)>> {
+        let (scores, targets): (Vec<&Tensor>, Vec<&Tensor>) = self.batches.iter().map(|(s, t)| (s, t)).unzip();
+        Ok(match self.batches.len() {
+            0 => None,
+            _ => Some((Tensor::cat(&scores, 0)?, Tensor::cat(&targets, 0)?)),
+        })
+    }
+
     /// Forgets all batches.
     pub fn reset(&mut self) {
         self.batches.clear();

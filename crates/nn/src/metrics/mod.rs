@@ -2,7 +2,8 @@
 //! curve.
 //!
 //! A metric is created on a device, is updated with batches there, and is computed in the end: updates only queue work, and
-//! `compute` waits for it. The sums of several processes are added by `kiln_distributed::all_reduce_metric`.
+//! `compute` waits for it. The sums of several processes are added by `kiln_distributed::all_reduce_metric`, and the samples of
+//! an [`AUROC`] collected by `kiln_distributed::all_gather_auroc`.
 //!
 //! ```
 //! use kiln_nn::metrics::{Accuracy, Average, ConfusionMatrix};
