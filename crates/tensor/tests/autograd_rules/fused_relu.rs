@@ -53,7 +53,8 @@ fn gradients_through(next: fn(&Tensor, &Tensor) -> Result<Tensor>) -> Result<()>
                 let input = if last { x.channels_last()? } else { x.clone() };
                 let h = if fused { input.conv2d_relu(&w, b, &RULE)? } else { input.conv2d(&w, b, &RULE)?.relu()? };
                 let more = watch(&h)?;
-                let y = next(&h, &v)?;
+                // Not 0 where ReLU lets nothing through, so that a gradient arrives there.
+                let y = next(&h, &v)?.add(0.5)?;
                 let mut loss = y.mul(&y)?.sum(())?;
                 if let Some(more) = more {
                     loss = loss.add(&more)?;
