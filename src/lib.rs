@@ -82,7 +82,7 @@ pub mod prelude {
     #[doc(no_inline)]
     pub use kiln_data::{DataLoader, Dataset};
     #[doc(no_inline)]
-    pub use kiln_nn::{Module, ModuleTree};
+    pub use kiln_nn::{Module, ModuleExt, ModuleTree};
     #[doc(no_inline)]
     pub use kiln_tensor::{DType, Device, Tensor, manual_seed, no_grad, no_grad_guard};
 }

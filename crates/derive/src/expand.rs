@@ -42,7 +42,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
         None => find_crate()?,
     };
 
-    let (mut parts, mut skipped) = (Vec::new(), Vec::new());
+    let (mut parts, mut skipped, mut hooks) = (Vec::new(), Vec::new(), None);
     for (i, field) in data.fields.iter().enumerate() {
         let of_field = OfField::parse(&field.attrs)?;
         let (member, own_name) = match &field.ident {
@@ -55,6 +55,15 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
             }
             skipped.push(Skipped { member, name: own_name, ty: &field.ty, saved: of_field.save });
             continue;
+        }
+        if is_named(&field.ty, "Hooks") {
+            hooks = Some(quote!(&self.#member));
+            skipped.push(Skipped { member, name: own_name, ty: &field.ty, saved: false });
+            continue;
+        }
+        // The layers of `kiln-nn` run the hooks beside their training mode (`#[located(module)]`).
+        if is_inside_nn() && is_named(&field.ty, "Training") {
+            hooks = Some(quote!(self.#member.hooks()));
         }
         let name = of_field.name.map_or(own_name, |n| n.value());
         if parts.iter().any(|p: &Part| p.name == name) {
@@ -81,6 +90,21 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
         quote! {
             fn extra_repr(&self) -> ::std::string::String {
                 self.#method()
+            }
+        }
+    });
+    let hooks = hooks.map(|hooks| {
+        quote! {
+            fn hooks(&self) -> ::std::option::Option<&#krate::Hooks> {
+                ::std::option::Option::Some(#hooks)
+            }
+        }
+    });
+    // A type with parameters may borrow, which `Any` cannot.
+    let as_any = input.generics.params.is_empty().then(|| {
+        quote! {
+            fn as_any(&self) -> ::std::option::Option<&dyn ::std::any::Any> {
+                ::std::option::Option::Some(self)
             }
         }
     });
@@ -123,6 +147,10 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
             }
 
             #extra_repr
+
+            #hooks
+
+            #as_any
 
             #architecture
         }
@@ -238,11 +266,21 @@ fn mentions(ty: &Type, parameters: &HashSet<String>) -> bool {
     any(ty.to_token_stream(), parameters)
 }
 
+/// Whether the last part of the type's path is this name, without generic arguments.
+fn is_named(ty: &Type, name: &str) -> bool {
+    matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == name && last.arguments.is_empty()))
+}
+
+/// Whether the struct is one of `kiln-nn` itself.
+fn is_inside_nn() -> bool {
+    std::env::var("CARGO_CRATE_NAME").is_ok_and(|name| name == "kiln_nn")
+}
+
 /// `kiln_nn` as the caller's crate reaches it: directly, or as `nn` of the facade.
 fn find_crate() -> Result<Path> {
     let renamed = |name: String| Ident::new(&name, Span::call_site());
     // The library has an `extern crate self`; its own tests and examples have it as a dependency.
-    if std::env::var("CARGO_CRATE_NAME").is_ok_and(|name| name == "kiln_nn") {
+    if is_inside_nn() {
         return Ok(syn::parse_quote!(::kiln_nn));
     }
     if let Some(name) = externs::name_of("kiln_nn").map(renamed) {
@@ -295,6 +333,19 @@ mod tests {
         assert!(code.contains("impl<'a,M:Clone,T>k::ModuleTreeforS<'a,M,T>whereT:Copy,Vec<M>:k::Field,"), "{code}");
         assert!(code.contains("PhantomData<T>:::std::marker::Send+::std::marker::Sync"), "{code}");
         assert!(!code.contains("Linear:k::Field") && !code.contains("self.d"), "{code}");
+    }
+
+    #[test]
+    fn a_field_of_hooks_is_no_part_and_is_not_saved() {
+        let code = run("#[module(crate = \"k\", save)] struct S { a: A, hooks: k::Hooks }").unwrap();
+        assert!(
+            code.contains("fnhooks(&self)->::std::option::Option<&k::Hooks>{::std::option::Option::Some(&self.hooks)}")
+        );
+        assert!(!code.contains("\"hooks\"") && code.contains("hooks:::std::default::Default::default()"), "{code}");
+        assert!(code.contains("fnas_any"));
+        let code =
+            run("#[module(crate = \"k\")] struct S<'a> { a: &'a str, #[module(skip)] b: Hooks, t: Training }").unwrap();
+        assert!(!code.contains("fnhooks") && !code.contains("fnas_any"), "{code}");
     }
 
     #[test]

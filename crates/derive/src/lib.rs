@@ -25,7 +25,8 @@ pub fn module(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
 /// - `#[located]` is for operations. If an operation fails because another public operation inside it failed, the error
 ///   names the outer one, which the user called.
 /// - `#[located(site)]` does not change the name of the operation.
-/// - `#[located(module)]` goes before `impl Module for …`, and adds the layer that failed (`Error::layer`).
+/// - `#[located(module)]` goes before `impl Module for …`, and adds the layer that failed (`Error::layer`), and runs the layer's
+///   forward hooks.
 ///
 /// Functions whose result borrows from their arguments, or is an `impl Trait`, are left unchanged.
 #[proc_macro_attribute]

@@ -8,7 +8,7 @@
 //! A method with arguments such as `impl Dims` is split in two: one that converts them, and one with the body, which
 //! takes the converted arguments ([`erased`](crate::erased)).
 
-use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Ident, TokenStream, TokenTree};
 use quote::quote;
 
 use crate::{
@@ -23,7 +23,7 @@ enum Mode {
     Operation,
     /// Nothing.
     Site,
-    /// The layer that failed: for `impl Module for …`.
+    /// The layer that failed, and the layer's hooks: for `impl Module for …`.
     Module,
 }
 
@@ -91,6 +91,7 @@ fn wrap(item: &[TokenTree], mode: Mode, of_trait: bool) -> Option<TokenStream> {
     if !path.last().is_some_and(|token| is_ident(token, "Result")) || returned.iter().any(is_beyond_closures) {
         return None;
     }
+    let signature_parameters = signature[parameters].clone();
     // Attributes and documentation come first.
     let start = (0..keyword).rev().find(|&i| is_group(&signature[i]) && i > 0 && is_punct(&signature[i - 1], '#'));
     let (attributes, signature) = signature.split_at(start.map_or(0, |last| last + 1));
@@ -103,6 +104,7 @@ fn wrap(item: &[TokenTree], mode: Mode, of_trait: bool) -> Option<TokenStream> {
     } else {
         quote!(::core::option::Option::None)
     };
+    let body = if mode == Mode::Module { with_hooks(name, &signature_parameters, &returned, body) } else { body };
     // A summary in progress is told of each layer that runs.
     let (begins, ran) = if mode == Mode::Module {
         (quote!(let begin = crate::summary::begins();), quote!(crate::summary::ran(self, begin, &value);))
@@ -150,6 +152,22 @@ fn watched(operation: &TokenStream) -> (TokenStream, TokenStream) {
         _ => return (TokenStream::new(), TokenStream::new()),
     };
     (quote!(let call_depth = #sites::enter(caller, ::core::file!(), #operation);), quote!(#sites::leave(call_depth);))
+}
+
+/// The body of a method of `Module` with the layer's hooks around it: `forward` runs them, and what computes more than the
+/// layer at once computes it in parts if there are any.
+fn with_hooks(name: &Ident, parameters: &TokenTree, returned: &TokenStream, body: TokenStream) -> TokenStream {
+    let TokenTree::Group(group) = parameters else { return body };
+    // `&self, x: &Tensor`
+    let input = group.stream().into_iter().skip_while(|token| !is_punct(token, ',')).nth(1);
+    let Some(TokenTree::Ident(input)) = input else { return body };
+    if name == "forward" {
+        quote!(crate::module::hooked(self, #input, |#input: &::kiln_tensor::Tensor| -> #returned { #body }))
+    } else if name == "forward_relu" {
+        quote!(if crate::module::is_hooked(self) { return self.forward(#input)?.relu(); } #body)
+    } else {
+        body
+    }
 }
 
 /// Whether angle brackets are open after these tokens: a parenthesis there belongs to the bound of a type parameter.
@@ -247,6 +265,10 @@ mod tests {
         let out =
             run("module", "impl Module for Linear { fn forward(&self, x: &Tensor) -> Result<Tensor> { x.go() } }");
         assert!(out.contains("failed_in(self,error)") && out.contains("Option::None"), "{out}");
+        assert!(out.contains("hooked(self,x,|x:&::kiln_tensor::Tensor|->Result<Tensor>{x.go()})"), "{out}");
+        let out =
+            run("module", "impl Module for L { fn forward_relu(&self, y: &Tensor) -> Result<Tensor> { y.go() } }");
+        assert!(out.contains("{ifcrate::module::is_hooked(self){returnself.forward(y)?.relu();}y.go()}"), "{out}");
         let out = run("site", "#[inline] pub fn load(path: &Path) -> Result<()> { go() }");
         assert!(out.starts_with("#[inline]#[track_caller]pubfnload") && out.contains("Option::None"), "{out}");
     }

@@ -2,6 +2,7 @@
 //!
 //! - [`Module`] and `#[derive(Module)]`: a struct of layers gets its parameters, state dict, printing and
 //!   moving between devices from its fields ([`ModuleTree`]); only `forward` is written.
+//! - [`ModuleExt`]: forward hooks, `apply`, modules and parameters by path, norms.
 //! - Layers: [`Linear`], [`Conv2d`], [`MaxPool2d`], [`BatchNorm2d`], [`ReLU`], [`Dropout`], [`Sequential`], …
 //! - [`summary`]: a table of a model's layers with shapes, parameters, multiply-adds and memory.
 //! - Losses, as modules ([`CrossEntropyLoss`], …) and as functions ([`functional`]).
@@ -44,11 +45,15 @@ pub mod optim;
 mod parameter;
 pub mod saved;
 mod summary;
+mod total_norm;
 
 #[doc(no_inline)]
 pub use kiln_tensor::StateDict;
 pub use layers::*;
 pub use loss::*;
-pub use module::{Field, FieldKind, LoadReport, Module, ModuleTree, Part, PartMut};
+pub use module::{
+    Field, FieldKind, ForwardHookHandle, HookResult, HookedOutput, Hooks, LoadReport, Module, ModuleExt, ModuleTree,
+    Part, PartMut,
+};
 pub use parameter::{BatchNormalizer, Buffer, Parameter, Training};
 pub use summary::{Summary, SummaryRow, summary, summary_of};

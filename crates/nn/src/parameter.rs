@@ -15,6 +15,8 @@ use kiln_tensor::{
     captured::{is_capturing, valid_while},
 };
 
+use crate::module::Hooks;
+
 /// A tensor that is trained: it requires gradients, and [`parameters`](crate::ModuleTree::parameters) finds it when it
 /// is a field of a module. It dereferences to its [`Tensor`].
 ///
@@ -103,12 +105,14 @@ impl Deref for Buffer {
 /// Whether a module is being trained: initially on, switched by [`train`](crate::ModuleTree::train) and
 /// [`eval`](crate::ModuleTree::eval). A module that behaves differently while training has a field of this type.
 ///
-/// It also remembers the path of its module, which errors name, and how layers of batch normalization compute.
+/// It also remembers the path of its module, which errors name, and how layers of batch normalization compute; that of a
+/// layer of Kiln's has the layer's hooks.
 pub struct Training {
     /// A step that was captured in one mode is not what it would be in the other.
     is_on: Arc<AtomicBool>,
     path: Mutex<Option<Box<str>>>,
     batch_normalizer: Mutex<Option<Arc<dyn BatchNormalizer>>>,
+    hooks: Hooks,
 }
 
 /// Batch normalization while training by other statistics than those of the batch at hand: by those of several processes'
@@ -155,6 +159,11 @@ impl Training {
         self.batch_normalizer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The hooks of a layer of Kiln's.
+    pub(crate) fn hooks(&self) -> &Hooks {
+        &self.hooks
+    }
+
     /// The path of the module in the model, once something has visited all modules (as
     /// [`named_parameters`](crate::ModuleTree::named_parameters) does).
     pub(crate) fn module_path(&self) -> Option<String> {
@@ -177,7 +186,12 @@ impl Training {
 
 impl Default for Training {
     fn default() -> Self {
-        Training { is_on: Arc::new(AtomicBool::new(true)), path: Mutex::new(None), batch_normalizer: Mutex::new(None) }
+        Training {
+            is_on: Arc::new(AtomicBool::new(true)),
+            path: Mutex::new(None),
+            batch_normalizer: Mutex::new(None),
+            hooks: Hooks::default(),
+        }
     }
 }
 

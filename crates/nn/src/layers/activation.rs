@@ -5,7 +5,7 @@ use kiln_tensor::{Error, Result, Tensor, TensorOptions};
 
 use super::sizes::python_float;
 use crate::{
-    module::Module,
+    module::{Hooks, Module},
     parameter::{Parameter, Training},
 };
 
@@ -184,6 +184,7 @@ functions_of_numbers! {
 pub struct PReLU {
     /// The slopes, `[num_parameters]`; initially 0.25.
     pub weight: Parameter,
+    hooks: Hooks,
 }
 
 #[located(site)]
@@ -201,7 +202,8 @@ impl PReLU {
     /// # Errors
     /// If the dtype is not floating-point, the device is not available, or memory runs out.
     pub fn with_options(num_parameters: usize, init: f64, options: impl Into<TensorOptions>) -> Result<PReLU> {
-        Ok(PReLU { weight: Parameter::new(Tensor::full(num_parameters, init, options.into())?)? })
+        let weight = Parameter::new(Tensor::full(num_parameters, init, options.into())?)?;
+        Ok(PReLU { weight, hooks: Hooks::default() })
     }
 
     fn describe(&self) -> String {

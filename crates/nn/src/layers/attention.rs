@@ -6,7 +6,7 @@ use kiln_tensor::{AttentionOptions, DType, Error, Result, Tensor, TensorOptions}
 use crate::{
     init,
     layers::linear::{Linear, LinearOptions},
-    module::Module,
+    module::{Module, hooked},
     parameter::{Parameter, Training},
 };
 
@@ -216,6 +216,16 @@ impl MultiheadAttention {
     /// # Errors
     /// If shapes, dtypes or devices do not fit.
     pub fn attend(&self, query: &Tensor, key: &Tensor, value: &Tensor, masks: AttentionMasks<'_>) -> Result<Tensor> {
+        hooked(self, query, |query| self.without_weights(query, key, value, masks))
+    }
+
+    fn without_weights(
+        &self,
+        query: &Tensor,
+        key: &Tensor,
+        value: &Tensor,
+        masks: AttentionMasks<'_>,
+    ) -> Result<Tensor> {
         let heads = self.heads(query, key, value)?;
         let (out, _) = self.attended(heads, masks, false)?;
         Ok(out)
@@ -234,12 +244,14 @@ impl MultiheadAttention {
         masks: AttentionMasks<'_>,
         average: bool,
     ) -> Result<(Tensor, Tensor)> {
-        let heads = self.heads(query, key, value)?;
-        let single = heads.single;
-        let (out, weights) = self.attended(heads, masks, true)?;
-        let weights = weights.ok_or_else(|| Error::argument("MultiheadAttention", "there are no weights"))?;
-        let weights = if average { weights.mean(1)? } else { weights };
-        Ok((out, if single { weights.squeeze(0)? } else { weights }))
+        hooked(self, query, |query| {
+            let heads = self.heads(query, key, value)?;
+            let single = heads.single;
+            let (out, weights) = self.attended(heads, masks, true)?;
+            let weights = weights.ok_or_else(|| Error::argument("MultiheadAttention", "there are no weights"))?;
+            let weights = if average { weights.mean(1)? } else { weights };
+            Ok((out, if single { weights.squeeze(0)? } else { weights }))
+        })
     }
 
     /// The projections, divided into heads.
@@ -383,6 +395,6 @@ struct Heads {
 impl Module for MultiheadAttention {
     /// Self-attention without masks.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.attend(x, x, x, AttentionMasks::none())
+        self.without_weights(x, x, x, AttentionMasks::none())
     }
 }

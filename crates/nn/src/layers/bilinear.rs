@@ -4,7 +4,11 @@ use kiln_derive::located;
 use kiln_tensor::{Result, Tensor, TensorOptions};
 
 use super::sizes::python_bool;
-use crate::{init, module::Module, parameter::Parameter};
+use crate::{
+    init,
+    module::{Hooks, Module},
+    parameter::Parameter,
+};
 
 /// The bilinear map `x1ᵀ A x2 + b` of vectors along the last dimensions
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.Bilinear.html>).
@@ -17,6 +21,7 @@ pub struct Bilinear {
     pub weight: Parameter,
     /// `[out]`
     pub bias: Option<Parameter>,
+    hooks: Hooks,
 }
 
 #[located(site)]
@@ -48,7 +53,7 @@ impl Bilinear {
         };
         let weight = drawn(Tensor::empty([out_features, in1_features, in2_features], tensor)?)?;
         let bias = if bias { Some(drawn(Tensor::empty(out_features, tensor)?)?) } else { None };
-        Ok(Bilinear { weight, bias })
+        Ok(Bilinear { weight, bias, hooks: Hooks::default() })
     }
 
     /// The result `[…, out]` for vectors `[…, in1]` and `[…, in2]`.
@@ -56,7 +61,7 @@ impl Bilinear {
     /// # Errors
     /// Those of [`Tensor::bilinear`].
     pub fn forward(&self, input1: &Tensor, input2: &Tensor) -> Result<Tensor> {
-        input1.bilinear(input2, &self.weight, self.bias.as_deref())
+        self.hooks.run(self, input1, |input1| input1.bilinear(input2, &self.weight, self.bias.as_deref()))
     }
 
     fn describe(&self) -> String {

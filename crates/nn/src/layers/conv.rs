@@ -1,7 +1,5 @@
 //! Convolution layers in one, two and three dimensions.
 
-use std::any::Any;
-
 use kiln_derive::located;
 use kiln_tensor::{Convolution, Result, Tensor};
 
@@ -138,10 +136,6 @@ impl Module for Conv2d {
 
     fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
         self.convolve(x, (&self.weight, self.bias.as_deref()), None, true)
-    }
-
-    fn as_any(&self) -> Option<&dyn Any> {
-        Some(self)
     }
 }
 

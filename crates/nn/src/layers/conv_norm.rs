@@ -13,7 +13,10 @@ use super::{
     fold_cache::Sources,
     norm::{Around, BatchNorm2d},
 };
-use crate::{module::Module, summary::is_observed};
+use crate::{
+    module::{Module, is_hooked},
+    summary::is_observed,
+};
 
 /// The sum of tensors of one shape.
 fn add(y: &Tensor, residual: &Tensor) -> Result<Tensor> {
@@ -27,6 +30,8 @@ fn add(y: &Tensor, residual: &Tensor) -> Result<Tensor> {
 impl Conv2d {
     /// The convolution, then a batch normalization, then `+ residual`, then ReLU: how blocks of residual networks compute.
     /// `residual` has the shape of the result. The normalization, the sum and ReLU are one primitive.
+    ///
+    /// Layers with forward hooks run one by one.
     ///
     /// In training mode, the convolution's bias is added to the running mean alone: the mean of the batch takes it away
     /// from the images, and its gradient is zeros.
@@ -48,10 +53,11 @@ impl Conv2d {
         residual: Option<&Tensor>,
         relu: Option<&ReLU>,
     ) -> Result<Tensor> {
-        if let Some(folded) = self.fold_forward(x, norm, residual, relu.is_some())? {
+        let has_hooks = is_hooked(self) || is_hooked(norm);
+        if !has_hooks && let Some(folded) = self.fold_forward(x, norm, residual, relu.is_some())? {
             return Ok(folded);
         }
-        if !is_observed() {
+        if !has_hooks && !is_observed() {
             return self.fused_forward(x, norm, residual, relu.is_some());
         }
         let mut y = norm.forward(&self.forward(x)?)?;

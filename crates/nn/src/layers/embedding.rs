@@ -3,7 +3,11 @@
 use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor, TensorOptions, no_grad};
 
-use crate::{init, module::Module, parameter::Parameter};
+use crate::{
+    init,
+    module::{Hooks, Module},
+    parameter::Parameter,
+};
 
 /// Looks up the row of a table for each index: indices (`i64`) of any shape give `[…, embedding_dim]`
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.Embedding.html>).
@@ -16,6 +20,7 @@ pub struct Embedding {
     /// `[num_embeddings, embedding_dim]`
     pub weight: Parameter,
     padding_idx: Option<usize>,
+    hooks: Hooks,
 }
 
 #[located(site)]
@@ -47,7 +52,7 @@ impl Embedding {
             }
             no_grad(|| weight.narrow(0, row, 1)?.zero_())?;
         }
-        Ok(Embedding { weight: Parameter::new(weight)?, padding_idx })
+        Ok(Embedding { weight: Parameter::new(weight)?, padding_idx, hooks: Hooks::default() })
     }
 
     fn describe(&self) -> String {

@@ -49,7 +49,10 @@ pub use pool::{
     AvgPool1d, AvgPool2d, AvgPool3d, LPPool1d, LPPool2d, LPPool3d, MaxPool1d, MaxPool2d, MaxPool3d,
 };
 pub use rms_norm::{LocalResponseNorm, RMSNorm};
-pub use rnn::{GRU, GRUCell, LSTM, LSTMCell, RNN, RNNCell, RNNNonlinearity, RNNOptions};
+pub use rnn::{
+    GRU, GRUCell, LSTM, LSTMCell, PackedSequence, RNN, RNNCell, RNNNonlinearity, RNNOptions, pack_padded_sequence,
+    pack_sequence, pad_packed_sequence, pad_sequence, unpack_sequence, unpad_sequence,
+};
 pub use sequential::Sequential;
 pub use shape::{Flatten, Identity};
 pub use sizes::{AdaptiveSize, Pair, Sizes};

@@ -1,6 +1,6 @@
 //! Normalization layers: batch, layer and group normalization.
 
-use std::{any::Any, cell::Cell};
+use std::cell::Cell;
 
 use kiln_derive::located;
 use kiln_tensor::{BatchNorm, DType, Error, Result, Running, Tensor, TensorOptions, no_grad};
@@ -10,7 +10,7 @@ use super::{
     sizes::{python_bool, python_float, tuple},
 };
 use crate::{
-    module::Module,
+    module::{Hooks, Module},
     parameter::{Buffer, Parameter, Training},
 };
 
@@ -127,10 +127,6 @@ macro_rules! batch_norms {
             fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
                 self.run(x, Around { relu: true, ..Around::default() })
             }
-
-            fn as_any(&self) -> Option<&dyn Any> {
-                Some(self)
-            }
         }
     )*};
 }
@@ -176,6 +172,7 @@ pub struct LayerNorm {
     #[module(skip, save)]
     normalized_shape: Vec<usize>,
     eps: f64,
+    hooks: Hooks,
 }
 
 #[located(site)]
@@ -209,6 +206,7 @@ impl LayerNorm {
             bias: (elementwise_affine && bias).then(|| parameter(0.0)).transpose()?,
             normalized_shape: normalized_shape.to_vec(),
             eps,
+            hooks: Hooks::default(),
         })
     }
 
@@ -239,6 +237,7 @@ pub struct GroupNorm {
     num_groups: usize,
     num_channels: usize,
     eps: f64,
+    hooks: Hooks,
 }
 
 #[located(site)]
@@ -275,6 +274,7 @@ impl GroupNorm {
             num_groups,
             num_channels,
             eps,
+            hooks: Hooks::default(),
         })
     }
 

@@ -4,7 +4,10 @@ use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor, TensorOptions};
 
 use super::sizes::{python_bool, python_float, tuple};
-use crate::{module::Module, parameter::Parameter};
+use crate::{
+    module::{Hooks, Module},
+    parameter::Parameter,
+};
 
 /// Divides by the root mean square over the last dimensions, then scales each element (Zhang & Sennrich, 2019;
 /// <https://docs.pytorch.org/docs/stable/generated/torch.nn.RMSNorm.html>).
@@ -17,6 +20,7 @@ pub struct RMSNorm {
     normalized_shape: Vec<usize>,
     #[module(skip, save)]
     eps: Option<f64>,
+    hooks: Hooks,
 }
 
 #[located(site)]
@@ -47,6 +51,7 @@ impl RMSNorm {
             weight: elementwise_affine.then(scale).transpose()?,
             normalized_shape: normalized_shape.to_vec(),
             eps: eps.into(),
+            hooks: Hooks::default(),
         })
     }
 

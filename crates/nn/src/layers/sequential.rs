@@ -1,6 +1,6 @@
 //! [`Sequential`]: a chain of layers.
 
-use std::{collections::HashSet, fmt};
+use std::{any::Any, collections::HashSet, fmt};
 
 use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{conv::Conv2d, norm::BatchNorm2d};
 use crate::{
-    module::{Field, FieldKind, Module, ModuleTree, Part, PartMut, failed_in_container},
+    module::{Field, FieldKind, Hooks, Module, ModuleTree, Part, PartMut, failed_in_container, hooked, is_hooked},
     parameter::Training,
     saved::{Describing, Restoring, Saved, SavedName},
     summary::is_observed,
@@ -33,8 +33,14 @@ use crate::{
 /// [`BatchNorm2d`](crate::BatchNorm2d), and perhaps ReLU, is run as by [`Conv2d::forward_norm`](crate::Conv2d::forward_norm).
 #[derive(Default)]
 pub struct Sequential {
-    children: Vec<(String, Box<dyn Module>)>,
+    children: Vec<(String, Slot)>,
     training: Training,
+}
+
+/// A layer, with the hooks of its place in the chain: any layer can have hooks here.
+struct Slot {
+    layer: Box<dyn Module>,
+    hooks: Hooks,
 }
 
 /// Makes a [`Sequential`](crate::Sequential) of these layers.
@@ -74,7 +80,7 @@ impl Sequential {
         if self.children.iter().any(|(taken, _)| *taken == name) {
             return Err(Error::argument("Sequential::add_named", format!("there is already a layer \"{name}\"")));
         }
-        self.children.push((name, Box::new(module)));
+        self.children.push((name, Slot::new(Box::new(module))));
         Ok(self)
     }
 
@@ -84,7 +90,7 @@ impl Sequential {
     }
 
     fn push_boxed(&mut self, module: Box<dyn Module>) {
-        self.children.push((self.children.len().to_string(), module));
+        self.children.push((self.children.len().to_string(), Slot::new(module)));
     }
 
     /// Replaces the layer at `index`, e.g. by a new head, and returns the old one.
@@ -94,7 +100,7 @@ impl Sequential {
     pub fn replace(&mut self, index: usize, module: impl Module + 'static) -> Result<Box<dyn Module>> {
         let len = self.children.len();
         match self.children.get_mut(index) {
-            Some((_, slot)) => Ok(std::mem::replace(slot, Box::new(module))),
+            Some((_, slot)) => Ok(std::mem::replace(slot, Slot::new(Box::new(module))).layer),
             None => Err(Error::index("Sequential::replace", index as i64, len, "the layers")),
         }
     }
@@ -114,34 +120,97 @@ impl Sequential {
     /// The layer at `index`.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&dyn Module> {
-        self.children.get(index).map(|(_, module)| &**module)
+        self.children.get(index).map(|(_, slot)| slot as &dyn Module)
     }
 
     /// The layers in order.
     pub fn iter(&self) -> impl Iterator<Item = &dyn Module> {
-        self.children.iter().map(|(_, module)| &**module)
+        self.children.iter().map(|(_, slot)| slot as &dyn Module)
     }
 }
 
 #[located(site)]
 impl Module for Sequential {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut x = x.clone();
-        let mut rest = &self.children[..];
-        while let Some((name, module)) = rest.first() {
-            let (y, ran) = forward_first(rest, &x).map_err(|error| failed_in_container(self, name, module, error))?;
-            (x, rest) = (y, &rest[ran..]);
-        }
-        Ok(x)
+        hooked(self, x, |x| {
+            let mut x = x.clone();
+            let mut rest = &self.children[..];
+            while let Some((name, slot)) = rest.first() {
+                let run = forward_first(rest, &x);
+                let (y, ran) = run.map_err(|error| failed_in_container(self, name, &slot.layer, error))?;
+                (x, rest) = (y, &rest[ran..]);
+            }
+            Ok(x)
+        })
+    }
+}
+
+impl Slot {
+    fn new(layer: Box<dyn Module>) -> Slot {
+        Slot { layer, hooks: Hooks::default() }
+    }
+
+    /// Whether the layer cannot be computed together with its neighbors.
+    fn runs_alone(&self) -> bool {
+        is_observed() || is_hooked(self) || is_hooked(&self.layer)
+    }
+}
+
+impl Module for Slot {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        hooked(self, x, |x| self.layer.forward(x))
+    }
+
+    fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
+        if is_hooked(self) { self.forward(x)?.relu() } else { self.layer.forward_relu(x) }
+    }
+
+    fn is_relu(&self) -> bool {
+        self.layer.is_relu()
+    }
+}
+
+/// Transparent but for the hooks.
+impl ModuleTree for Slot {
+    fn type_name(&self) -> &str {
+        self.layer.type_name()
+    }
+    fn visit<'a>(&'a self, each: &mut dyn FnMut(&str, Part<'a>)) {
+        self.layer.visit(each);
+    }
+    fn visit_mut<'a>(&'a mut self, each: &mut dyn FnMut(&str, PartMut<'a>)) {
+        self.layer.visit_mut(each);
+    }
+    fn extra_repr(&self) -> String {
+        self.layer.extra_repr()
+    }
+    fn folds_equal_children(&self) -> bool {
+        self.layer.folds_equal_children()
+    }
+    fn address(&self) -> usize {
+        self.layer.address()
+    }
+    fn architecture(&self, at: &mut Describing) -> Result<Value> {
+        self.layer.architecture(at)
+    }
+    fn hooks(&self) -> Option<&Hooks> {
+        Some(&self.hooks)
+    }
+    fn as_any(&self) -> Option<&dyn Any> {
+        self.layer.as_any()
     }
 }
 
 /// Runs the first of these layers, together with those after it that one primitive can do; returns how many that were.
-fn forward_first(layers: &[(String, Box<dyn Module>)], x: &Tensor) -> Result<(Tensor, usize)> {
-    let (first, after) = (&layers[0].1, |i: usize| layers.get(i).map(|(_, layer)| layer).filter(|_| !is_observed()));
-    let is_relu = |i: usize| after(i).is_some_and(|layer| layer.is_relu());
+fn forward_first(layers: &[(String, Slot)], x: &Tensor) -> Result<(Tensor, usize)> {
+    let first = &layers[0].1;
+    if first.runs_alone() {
+        return Ok((first.forward(x)?, 1));
+    }
+    let after = |i: usize| layers.get(i).map(|(_, slot)| slot).filter(|slot| !slot.runs_alone());
+    let is_relu = |i: usize| after(i).is_some_and(Module::is_relu);
     let conv = first.as_any().and_then(|layer| layer.downcast_ref::<Conv2d>());
-    let norm = after(1).and_then(|layer| layer.as_any()?.downcast_ref::<BatchNorm2d>());
+    let norm = after(1).and_then(|slot| slot.as_any()?.downcast_ref::<BatchNorm2d>());
     if let (Some(conv), Some(norm)) = (conv, norm) {
         let relu = is_relu(2);
         let y = match conv.fold_forward(x, norm, None, relu)? {
@@ -162,17 +231,25 @@ impl ModuleTree for Sequential {
         self.save(at)
     }
 
+    fn hooks(&self) -> Option<&Hooks> {
+        Some(self.training.hooks())
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
+    }
+
     fn visit<'a>(&'a self, each: &mut dyn FnMut(&str, Part<'a>)) {
         each("training", Part::Training(&self.training));
-        for (name, module) in &self.children {
-            each(name, Part::Module(module));
+        for (name, slot) in &self.children {
+            each(name, Part::Module(slot));
         }
     }
 
     fn visit_mut<'a>(&'a mut self, each: &mut dyn FnMut(&str, PartMut<'a>)) {
         each("training", PartMut::Training(&mut self.training));
-        for (name, module) in &mut self.children {
-            each(name, PartMut::Module(module));
+        for (name, slot) in &mut self.children {
+            each(name, PartMut::Module(slot));
         }
     }
 }
@@ -183,7 +260,7 @@ impl Saved for Sequential {
         let layers: Vec<Value> = self
             .children
             .iter()
-            .map(|(name, layer)| Ok(json!([name, at.inside(name, |at| layer.save(at))?])))
+            .map(|(name, slot)| Ok(json!([name, at.inside(name, |at| slot.layer.save(at))?])))
             .collect::<Result<_>>()?;
         let fields = [("training".to_owned(), training), ("layers".to_owned(), layers.into())];
         Ok(at.module(Self::TYPE, fields.into_iter().collect()))
@@ -192,7 +269,7 @@ impl Saved for Sequential {
     fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<Sequential> {
         let mut fields = at.module(Self::TYPE, value)?;
         let training = fields.take("training", at)?;
-        let mut children: Vec<(String, Box<dyn Module>)> = Vec::new();
+        let mut children = Vec::new();
         let mut names = HashSet::new();
         for pair in fields.list("layers", at)? {
             let pair = pair.as_array().map(Vec::as_slice);
@@ -200,7 +277,7 @@ impl Saved for Sequential {
             if name.is_empty() || name.contains('.') || !names.insert(name) {
                 return Err(at.wrong(format!("{name:?} is not a valid layer name, or occurs twice")));
             }
-            children.push((name.clone(), at.inside(name, |at| at.any(layer))?));
+            children.push((name.clone(), Slot::new(at.inside(name, |at| at.any(layer))?)));
         }
         fields.finish(at)?;
         Ok(Sequential { children, training })

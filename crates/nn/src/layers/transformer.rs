@@ -10,7 +10,7 @@ use crate::{
         linear::{Linear, LinearOptions},
         norm::LayerNorm,
     },
-    module::{Module, ModuleTree},
+    module::{Hooks, Module, ModuleTree},
     saved_choice,
 };
 
@@ -126,6 +126,7 @@ pub struct TransformerEncoderLayer {
     dropout2: Dropout,
     activation: TransformerActivation,
     norm_first: bool,
+    hooks: Hooks,
 }
 
 /// `linear2(dropout(activation(linear1(x))))`.
@@ -173,6 +174,7 @@ impl TransformerEncoderLayer {
             dropout2: dropout()?,
             activation: options.activation,
             norm_first: options.norm_first,
+            hooks: Hooks::default(),
         })
     }
 
@@ -181,6 +183,10 @@ impl TransformerEncoderLayer {
     /// # Errors
     /// If shapes, dtypes or devices do not fit.
     pub fn forward_masked(&self, src: &Tensor, masks: AttentionMasks<'_>) -> Result<Tensor> {
+        self.hooks.run(self, src, |src| self.encode(src, masks))
+    }
+
+    fn encode(&self, src: &Tensor, masks: AttentionMasks<'_>) -> Result<Tensor> {
         let x = shortcut(src, &self.norm1, self.norm_first, |x| {
             self.dropout1.forward(&self.self_attn.attend(x, x, x, masks)?)
         })?;
@@ -194,7 +200,7 @@ impl TransformerEncoderLayer {
 impl Module for TransformerEncoderLayer {
     /// Without masks.
     fn forward(&self, src: &Tensor) -> Result<Tensor> {
-        self.forward_masked(src, AttentionMasks::none())
+        self.encode(src, AttentionMasks::none())
     }
 }
 
@@ -217,6 +223,7 @@ pub struct TransformerDecoderLayer {
     dropout3: Dropout,
     activation: TransformerActivation,
     norm_first: bool,
+    hooks: Hooks,
 }
 
 #[located(site)]
@@ -241,6 +248,7 @@ impl TransformerDecoderLayer {
             dropout3: dropout()?,
             activation: options.activation,
             norm_first: options.norm_first,
+            hooks: Hooks::default(),
         })
     }
 
@@ -249,6 +257,16 @@ impl TransformerDecoderLayer {
     /// # Errors
     /// If shapes, dtypes or devices do not fit.
     pub fn forward_masked(
+        &self,
+        tgt: &Tensor,
+        memory: &Tensor,
+        tgt_masks: AttentionMasks<'_>,
+        memory_masks: AttentionMasks<'_>,
+    ) -> Result<Tensor> {
+        self.hooks.run(self, tgt, |tgt| self.decode(tgt, memory, tgt_masks, memory_masks))
+    }
+
+    fn decode(
         &self,
         tgt: &Tensor,
         memory: &Tensor,
@@ -275,6 +293,7 @@ pub struct TransformerEncoder {
     pub layers: Vec<TransformerEncoderLayer>,
     /// The normalization after the last layer.
     pub norm: Option<LayerNorm>,
+    hooks: Hooks,
 }
 
 #[located(site)]
@@ -295,6 +314,7 @@ impl TransformerEncoder {
         Ok(TransformerEncoder {
             layers: layers.collect::<Result<_>>()?,
             norm: norm.then(|| options.norm(d_model)).transpose()?,
+            hooks: Hooks::default(),
         })
     }
 
@@ -303,6 +323,10 @@ impl TransformerEncoder {
     /// # Errors
     /// If shapes, dtypes or devices do not fit.
     pub fn forward_masked(&self, src: &Tensor, masks: AttentionMasks<'_>) -> Result<Tensor> {
+        self.hooks.run(self, src, |src| self.encode(src, masks))
+    }
+
+    fn encode(&self, src: &Tensor, masks: AttentionMasks<'_>) -> Result<Tensor> {
         let mut x = src.clone();
         for layer in &self.layers {
             x = layer.forward_masked(&x, masks)?;
@@ -315,7 +339,7 @@ impl TransformerEncoder {
 impl Module for TransformerEncoder {
     /// Without masks.
     fn forward(&self, src: &Tensor) -> Result<Tensor> {
-        self.forward_masked(src, AttentionMasks::none())
+        self.encode(src, AttentionMasks::none())
     }
 }
 
@@ -327,6 +351,7 @@ pub struct TransformerDecoder {
     pub layers: Vec<TransformerDecoderLayer>,
     /// The normalization after the last layer.
     pub norm: Option<LayerNorm>,
+    hooks: Hooks,
 }
 
 #[located(site)]
@@ -347,14 +372,25 @@ impl TransformerDecoder {
         Ok(TransformerDecoder {
             layers: layers.collect::<Result<_>>()?,
             norm: norm.then(|| options.norm(d_model)).transpose()?,
+            hooks: Hooks::default(),
         })
     }
 
-    /// The output for a target and the encoder's output, with masks of the target and of the memory.
-    ///
     /// The output for a target and the encoder's output, with masks for both.
-    /// Shapes, dtypes or devices do not fit.
+    ///
+    /// # Errors
+    /// If shapes, dtypes or devices do not fit.
     pub fn forward_masked(
+        &self,
+        tgt: &Tensor,
+        memory: &Tensor,
+        tgt_masks: AttentionMasks<'_>,
+        memory_masks: AttentionMasks<'_>,
+    ) -> Result<Tensor> {
+        self.hooks.run(self, tgt, |tgt| self.decode(tgt, memory, tgt_masks, memory_masks))
+    }
+
+    fn decode(
         &self,
         tgt: &Tensor,
         memory: &Tensor,
@@ -379,6 +415,7 @@ pub struct Transformer {
     /// The decoder, which reads the target and the encoder's output.
     pub decoder: TransformerDecoder,
     d_model: usize,
+    hooks: Hooks,
 }
 
 /// The masks of a [`Transformer`]: for the source, the target, and the encoder's output.
@@ -408,7 +445,7 @@ impl Transformer {
     ) -> Result<Transformer> {
         let encoder = TransformerEncoder::new(d_model, nhead, num_encoder_layers, true, options)?;
         let decoder = TransformerDecoder::new(d_model, nhead, num_decoder_layers, true, options)?;
-        let transformer = Transformer { encoder, decoder, d_model };
+        let transformer = Transformer { encoder, decoder, d_model, hooks: Hooks::default() };
         for parameter in ModuleTree::parameters(&transformer) {
             if parameter.rank() > 1 {
                 crate::init::xavier_uniform_(&parameter, 1.0)?;
@@ -422,12 +459,14 @@ impl Transformer {
     /// # Errors
     /// If shapes, dtypes or devices do not fit.
     pub fn forward_masked(&self, src: &Tensor, tgt: &Tensor, masks: TransformerMasks<'_>) -> Result<Tensor> {
-        for x in [src, tgt] {
-            if x.dims().last() != Some(&self.d_model) {
-                return Err(Error::shape("Transformer", format!("[…, {}]", self.d_model), x.shape()));
+        self.hooks.run(self, src, |src| {
+            for x in [src, tgt] {
+                if x.dims().last() != Some(&self.d_model) {
+                    return Err(Error::shape("Transformer", format!("[…, {}]", self.d_model), x.shape()));
+                }
             }
-        }
-        let memory = self.encoder.forward_masked(src, masks.src)?;
-        self.decoder.forward_masked(tgt, &memory, masks.tgt, masks.memory)
+            let memory = self.encoder.forward_masked(src, masks.src)?;
+            self.decoder.forward_masked(tgt, &memory, masks.tgt, masks.memory)
+        })
     }
 }

@@ -1,13 +1,14 @@
 //! Containers as modules: their elements are named by position or key, as in PyTorch's `ModuleList`,
 //! `ParameterList` and `ModuleDict`.
 
-use std::collections::BTreeMap;
+use std::{any::Any, collections::BTreeMap};
 
 use kiln_tensor::Result;
 use serde_json::Value;
 
 use super::{
     field::{Field, FieldKind},
+    hooks::Hooks,
     tree::{ModuleTree, Part, PartMut},
 };
 
@@ -128,6 +129,12 @@ impl<M: ModuleTree + ?Sized> ModuleTree for Box<M> {
     }
     fn folds_equal_children(&self) -> bool {
         (**self).folds_equal_children()
+    }
+    fn hooks(&self) -> Option<&Hooks> {
+        (**self).hooks()
+    }
+    fn as_any(&self) -> Option<&dyn Any> {
+        (**self).as_any()
     }
     fn address(&self) -> usize {
         (**self).address()

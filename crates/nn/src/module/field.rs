@@ -4,7 +4,10 @@ use std::{marker::PhantomData, path::PathBuf, time::Duration};
 
 use kiln_tensor::{DType, Device, Reduction, Scalar, Shape};
 
-use super::tree::{Part, PartMut};
+use super::{
+    hooks::Hooks,
+    tree::{Part, PartMut},
+};
 use crate::parameter::{Buffer, Parameter, Training};
 
 /// What a type of field holds; for a container, what its elements hold.
@@ -68,7 +71,7 @@ macro_rules! plain {
     ($($ty:ident)*) => { plain! { $([] $ty;)* } };
 }
 plain!(bool char u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64 String PathBuf Duration);
-plain!(DType Device Reduction Scalar Shape);
+plain!(DType Device Hooks Reduction Scalar Shape);
 plain! {
     [] ();
     ['s] &'s str;

@@ -75,7 +75,7 @@ fn with_hints(names: &[String], others: &[String]) -> String {
 
 /// The name with the smallest edit distance, if that is at most a third of the letters; or one that only has another
 /// prefix (such as `module.` or `model.` before every name).
-fn nearest<'a>(name: &str, others: &'a [String]) -> Option<&'a String> {
+pub(super) fn nearest<'a>(name: &str, others: &'a [String]) -> Option<&'a String> {
     let has_suffix = |other: &&String| other.ends_with(&format!(".{name}")) || name.ends_with(&format!(".{other}"));
     let near = || {
         let edits = |other: &'a String| (edit_distance(name, other), other);

@@ -1,20 +1,23 @@
 //! Modules: their parts ([`ModuleTree`]) and their computation ([`Module`]).
 
 mod containers;
+mod ext;
 mod failure;
 mod field;
+mod hooks;
 mod load;
 mod repr;
 mod tree;
 
+pub use ext::ModuleExt;
 pub(crate) use failure::{failed_in, failed_in_container};
 pub use field::{Field, FieldKind};
+pub use hooks::{ForwardHookHandle, HookResult, HookedOutput, Hooks};
+pub(crate) use hooks::{hooked, is_hooked};
 pub use kiln_derive::Module;
 pub use load::LoadReport;
 pub(crate) use tree::walk;
 pub use tree::{ModuleTree, Part, PartMut};
-
-use std::any::Any;
 
 use kiln_tensor::{Result, Tensor};
 
@@ -53,7 +56,7 @@ use kiln_tensor::{Result, Tensor};
 ///
 /// It implements [`ModuleTree`] (parameters, state dict, `train`, `to`, …), [`Field`] (so that the struct can
 /// be a field of another module) and `Display`. A field may be a [`Parameter`](crate::Parameter), a
-/// [`Buffer`](crate::Buffer), another module, [`Training`](crate::Training), an `Option`, `Vec`, array, tuple
+/// [`Buffer`](crate::Buffer), another module, [`Training`](crate::Training), [`Hooks`], an `Option`, `Vec`, array, tuple
 /// or `BTreeMap<String, _>` of these, `Box<dyn Module>`, or plain configuration (numbers, `bool`, `char`,
 /// strings, `PhantomData`), which is left alone. A name in the state dict is PyTorch's: the path of field
 /// names and positions, with dots.
@@ -104,12 +107,6 @@ pub trait Module: ModuleTree {
     fn is_relu(&self) -> bool {
         false
     }
-
-    /// This module with its type, if [`Sequential`](crate::Sequential) may run it together with its neighbors: a
-    /// convolution of images with the batch normalization after it.
-    fn as_any(&self) -> Option<&dyn Any> {
-        None
-    }
 }
 
 impl<M: Module + ?Sized> Module for Box<M> {
@@ -123,9 +120,5 @@ impl<M: Module + ?Sized> Module for Box<M> {
 
     fn is_relu(&self) -> bool {
         (**self).is_relu()
-    }
-
-    fn as_any(&self) -> Option<&dyn Any> {
-        (**self).as_any()
     }
 }

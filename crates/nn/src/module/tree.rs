@@ -1,12 +1,15 @@
 //! `ModuleTree`: the parts of a module, and the operations on them (state dict, training mode, moving between devices).
 
-use std::ops::Deref;
+use std::{any::Any, ops::Deref};
 
 use kiln_derive::located;
 use kiln_tensor::{DType, Device, Error, Result, StateDict, Tensor, no_grad};
 use serde_json::Value;
 
-use super::load::{self, LoadReport};
+use super::{
+    hooks::Hooks,
+    load::{self, LoadReport},
+};
 
 use crate::{
     parameter::{Buffer, Parameter, Training},
@@ -228,6 +231,18 @@ pub trait ModuleTree: AsTree + Send + Sync {
     {
         self.channels_last_()?;
         Ok(self)
+    }
+
+    /// The hooks that it runs.
+    #[doc(hidden)]
+    fn hooks(&self) -> Option<&Hooks> {
+        None
+    }
+
+    /// This module with its type, unless that has generic parameters.
+    #[doc(hidden)]
+    fn as_any(&self) -> Option<&dyn Any> {
+        None
     }
 
     /// Its address in memory; for a box, that of the module inside.

@@ -3,7 +3,9 @@
 use std::borrow::Borrow;
 
 use kiln_derive::located;
-use kiln_tensor::{DType, Error, Result, Tensor, no_grad};
+use kiln_tensor::{Error, Result, Tensor, no_grad};
+
+use crate::total_norm::{check_positive, gradients, total_norm};
 
 /// Scales the gradients of `parameters` together so that their norm is at most `max_norm`, and returns their original
 /// norm: that of all gradients as one vector. `norm_type` is 2 for the Euclidean norm, 1, any other `p > 0`, or
@@ -22,12 +24,8 @@ pub fn clip_grad_norm_<T: Borrow<Tensor>>(
     norm_type: f64,
 ) -> Result<Tensor> {
     const OP: &str = "clip_grad_norm_";
-    // Positive also means not NaN.
-    for (what, value) in [("max_norm", max_norm), ("norm_type", norm_type)] {
-        if value.is_nan() || value <= 0.0 {
-            return Err(Error::argument(OP, format!("{what} {value} is not positive")));
-        }
-    }
+    check_positive(OP, "max_norm", max_norm)?;
+    check_positive(OP, "norm_type", norm_type)?;
     let grads = gradients(parameters);
     no_grad(|| {
         let Some(total) = total_norm(&grads, norm_type)? else { return Tensor::zeros((), kiln_tensor::Device::Cpu) };
@@ -51,43 +49,4 @@ pub fn clip_grad_value_<T: Borrow<Tensor>>(parameters: impl IntoIterator<Item = 
         return Err(Error::argument("clip_grad_value_", format!("clip_value {clip_value} is negative")));
     }
     no_grad(|| gradients(parameters).iter().try_for_each(|g| g.copy_(&g.minimum(clip_value)?.maximum(-clip_value)?)))
-}
-
-/// The existing gradients, each once.
-pub(super) fn gradients<T: Borrow<Tensor>>(parameters: impl IntoIterator<Item = T>) -> Vec<Tensor> {
-    let mut grads: Vec<Tensor> = Vec::new();
-    for grad in parameters.into_iter().filter_map(|p| p.borrow().grad()) {
-        if !grads.iter().any(|seen| seen.is_same(&grad)) {
-            grads.push(grad);
-        }
-    }
-    grads
-}
-
-/// The norm of all gradients as one vector; `None` if there are none. In `f32`, or `f64` if one of them is.
-pub(super) fn total_norm(grads: &[Tensor], p: f64) -> Result<Option<Tensor>> {
-    let mut total: Option<Tensor> = None;
-    for grad in grads.iter().filter(|grad| p != f64::INFINITY || grad.numel() > 0) {
-        let wide = if grad.dtype() == DType::F64 { grad.clone() } else { grad.to_dtype(DType::F32)? };
-        let part = match p {
-            f64::INFINITY => wide.abs()?.amax(())?,
-            1.0 => wide.abs()?.sum(())?,
-            2.0 => wide.square()?.sum(())?,
-            p => wide.abs()?.pow(p)?.sum(())?,
-        };
-        total = Some(match total {
-            None => part,
-            Some(total) => {
-                let dtype = if total.dtype() == DType::F64 { DType::F64 } else { part.dtype() };
-                let (total, part) = (total.to_dtype(dtype)?, part.to_device(total.device())?.to_dtype(dtype)?);
-                if p == f64::INFINITY { total.maximum(&part)? } else { total.add(&part)? }
-            }
-        });
-    }
-    let root = |total: Tensor| match p {
-        f64::INFINITY | 1.0 => Ok(total),
-        2.0 => total.sqrt(),
-        p => total.pow(1.0 / p),
-    };
-    total.map(root).transpose()
 }

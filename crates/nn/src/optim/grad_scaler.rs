@@ -404,5 +404,5 @@ fn not_scaled(call: &str) -> Error {
 
 /// The existing gradients, each once.
 fn gradients<O: Optimizer + ?Sized>(optimizer: &O) -> Vec<Tensor> {
-    super::clip::gradients(optimizer.parameters())
+    crate::total_norm::gradients(optimizer.parameters())
 }

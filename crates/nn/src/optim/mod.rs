@@ -39,6 +39,7 @@ mod watch;
 #[doc(no_inline)]
 pub use kiln_tensor::{Error, GradScaling, Result};
 
+pub use crate::total_norm::get_total_norm;
 pub use clip::{clip_grad_norm_, clip_grad_value_};
 pub use engine::Optim;
 pub use grad_scaler::GradScaler;

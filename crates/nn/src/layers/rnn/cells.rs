@@ -4,7 +4,10 @@ use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor, TensorOptions};
 
 use super::step::{Extents, RNNNonlinearity, Recurrence, State, Weights};
-use crate::{module::Module, parameter::Parameter};
+use crate::{
+    module::{Hooks, Module},
+    parameter::Parameter,
+};
 
 /// Turns `x` and the states of a single sample into a batch of one; returns whether it was a single sample.
 fn batched(op: &'static str, x: &Tensor, inputs: usize, states: &mut [Tensor]) -> Result<(Tensor, bool)> {
@@ -44,6 +47,7 @@ macro_rules! cells {
             pub bias_hh: Option<Parameter>,
             input_size: usize,
             hidden_size: usize,
+            hooks: Hooks,
             $($extra: $ty,)?
         }
 
@@ -72,7 +76,7 @@ macro_rules! cells {
                 let extents = Extents { gates, inputs: input_size, hidden: hidden_size, projection: 0, bias };
                 let Weights { weight_ih, weight_hh, bias, .. } = Weights::new(extents, options.into())?;
                 let (bias_ih, bias_hh) = bias.map_or((None, None), |[ih, hh]| (Some(ih), Some(hh)));
-                Ok($name { weight_ih, weight_hh, bias_ih, bias_hh, input_size, hidden_size, $($extra)? })
+                Ok($name { weight_ih, weight_hh, bias_ih, bias_hh, input_size, hidden_size, hooks: Hooks::default(), $($extra)? })
             }
 
             fn recurrence(&self) -> Recurrence {
@@ -160,6 +164,10 @@ macro_rules! hidden_only {
             /// # Errors
             /// If shapes, dtypes or devices do not fit.
             pub fn forward_with_state(&self, x: &Tensor, h: Option<&Tensor>) -> Result<Tensor> {
+                self.hooks.run(self, x, |x| self.next(x, h))
+            }
+
+            fn next(&self, x: &Tensor, h: Option<&Tensor>) -> Result<Tensor> {
                 Ok(self.advance(x, h.into_iter().cloned().collect())?.swap_remove(0))
             }
         }
@@ -168,7 +176,7 @@ macro_rules! hidden_only {
         impl Module for $name {
             /// Starts from a hidden state of zeros.
             fn forward(&self, x: &Tensor) -> Result<Tensor> {
-                self.forward_with_state(x, None)
+                self.next(x, None)
             }
         }
     )*};
@@ -183,6 +191,10 @@ impl LSTMCell {
     /// # Errors
     /// If shapes, dtypes or devices do not fit.
     pub fn forward_with_state(&self, x: &Tensor, states: Option<(&Tensor, &Tensor)>) -> Result<(Tensor, Tensor)> {
+        self.hooks.run(self, x, |x| self.next(x, states))
+    }
+
+    fn next(&self, x: &Tensor, states: Option<(&Tensor, &Tensor)>) -> Result<(Tensor, Tensor)> {
         let states = states.map_or_else(Vec::new, |(h, c)| vec![h.clone(), c.clone()]);
         let mut states = self.advance(x, states)?;
         let c = states.swap_remove(1);
@@ -194,6 +206,6 @@ impl LSTMCell {
 impl Module for LSTMCell {
     /// The hidden state, starting from states of zeros.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.forward_with_state(x, None)?.0)
+        Ok(self.next(x, None)?.0)
     }
 }

@@ -1,15 +1,15 @@
 //! The recurrent layers `RNN`, `LSTM` and `GRU`.
 
-use std::fmt;
+use std::{any::Any, fmt};
 
 use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor};
 use serde_json::Value;
 
-use super::{options::RNNOptions, stack::Stack, step::Recurrence};
+use super::{options::RNNOptions, packed::PackedSequence, stack::Stack, step::Recurrence};
 
 use crate::{
-    module::{Field, FieldKind, Module, ModuleTree, Part, PartMut},
+    module::{Field, FieldKind, Hooks, Module, ModuleTree, Part, PartMut},
     saved::{Describing, Restoring, Saved, SavedName},
 };
 
@@ -72,6 +72,12 @@ macro_rules! layers {
             fn architecture(&self, at: &mut Describing) -> Result<Value> {
                 self.save(at)
             }
+            fn hooks(&self) -> Option<&Hooks> {
+                Some(self.stack.hooks())
+            }
+            fn as_any(&self) -> Option<&dyn Any> {
+                Some(self)
+            }
         }
 
         impl Field for $name {
@@ -123,8 +129,24 @@ macro_rules! hidden_only {
             /// # Errors
             /// If shapes, dtypes or devices do not fit, or the sequence is empty.
             pub fn forward_with_state(&self, x: &Tensor, h: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-                let (output, h, _) = self.stack.forward(x, h, None)?;
-                Ok((output, h))
+                self.stack.hooks().run(self, x, |x| {
+                    let (output, h, _) = self.stack.forward(x, h, None)?;
+                    Ok((output, h))
+                })
+            }
+
+            /// [`forward_with_state`](Self::forward_with_state) for sequences of different lengths: their outputs, and
+            /// the hidden state after the last element of each, in the order of the batch.
+            ///
+            /// # Errors
+            /// If shapes, dtypes or devices do not fit.
+            pub fn forward_packed(&self, x: &PackedSequence, h: Option<&Tensor>) -> Result<(PackedSequence, Tensor)> {
+                let run = |data: &Tensor| {
+                    let (output, h, _) = self.stack.forward_packed(&x.with_data(data.clone()), h, None)?;
+                    Ok((output, h))
+                };
+                let (output, h) = self.stack.hooks().run(self, x.data(), run)?;
+                Ok((x.with_data(output), h))
             }
         }
     )*};
@@ -143,8 +165,30 @@ impl LSTM {
         states: Option<(&Tensor, &Tensor)>,
     ) -> Result<(Tensor, (Tensor, Tensor))> {
         let (h, c) = states.unzip();
-        let (output, h, c) = self.stack.forward(x, h, c)?;
-        let c = c.ok_or_else(|| Error::argument("LSTM", "there is no cell state"))?;
-        Ok((output, (h, c)))
+        self.stack.hooks().run(self, x, |x| {
+            let (output, h, c) = self.stack.forward(x, h, c)?;
+            let c = c.ok_or_else(|| Error::argument("LSTM", "there is no cell state"))?;
+            Ok((output, (h, c)))
+        })
+    }
+
+    /// [`forward_with_state`](LSTM::forward_with_state) for sequences of different lengths: their outputs, and the states
+    /// after the last element of each, in the order of the batch.
+    ///
+    /// # Errors
+    /// If shapes, dtypes or devices do not fit.
+    pub fn forward_packed(
+        &self,
+        x: &PackedSequence,
+        states: Option<(&Tensor, &Tensor)>,
+    ) -> Result<(PackedSequence, (Tensor, Tensor))> {
+        let (h, c) = states.unzip();
+        let run = |data: &Tensor| {
+            let (output, h, c) = self.stack.forward_packed(&x.with_data(data.clone()), h, c)?;
+            let c = c.ok_or_else(|| Error::argument("LSTM", "there is no cell state"))?;
+            Ok((output, (h, c)))
+        };
+        let (output, states) = self.stack.hooks().run(self, x.data(), run)?;
+        Ok((x.with_data(output), states))
     }
 }

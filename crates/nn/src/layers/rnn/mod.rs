@@ -6,10 +6,15 @@
 mod cells;
 mod layers;
 mod options;
+mod packed;
 mod stack;
 mod step;
 
 pub use cells::{GRUCell, LSTMCell, RNNCell};
 pub use layers::{GRU, LSTM, RNN};
 pub use options::RNNOptions;
+pub use packed::{
+    PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence, pad_sequence, unpack_sequence,
+    unpad_sequence,
+};
 pub use step::RNNNonlinearity;

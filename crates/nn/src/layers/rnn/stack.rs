@@ -5,14 +5,29 @@ use serde_json::Value;
 
 use super::{
     options::RNNOptions,
+    packed::PackedSequence,
     step::{Extents, RNNNonlinearity, Recurrence, State, Weights},
 };
 
 use crate::{
-    module::{Part, PartMut},
+    module::{Hooks, Part, PartMut},
     parameter::{Parameter, Training},
     saved::{Describing, Restoring, Saved},
 };
+
+/// Runs one layer in one direction, backward or not: the hidden states of all steps, in sequence order, and the final state.
+type Direction<'a> = dyn Fn(&Weights, &Tensor, State, bool) -> Result<(Tensor, State)> + 'a;
+
+/// The final hidden and cell states of all layers and directions, `[layers * directions, N, features]`.
+fn stacked(ends: &[State], single: bool) -> Result<(Tensor, Option<Tensor>)> {
+    let stacked = |states: Vec<&Tensor>| {
+        let stacked = Tensor::stack(&states, 0)?;
+        if single { stacked.squeeze(1) } else { Ok(stacked) }
+    };
+    let h = stacked(ends.iter().map(|end| &end.h).collect())?;
+    let c: Vec<&Tensor> = ends.iter().filter_map(|end| end.c.as_ref()).collect();
+    Ok((h, if c.is_empty() { None } else { Some(stacked(c)?) }))
+}
 
 /// The common part of the three layers.
 #[derive(Debug)]
@@ -66,6 +81,10 @@ impl Stack {
             }
         }
         Ok(stack)
+    }
+
+    pub fn hooks(&self) -> &Hooks {
+        self.training.hooks()
     }
 
     fn directions(&self) -> usize {
@@ -136,18 +155,32 @@ impl Stack {
 
     /// A state `[layers * directions, N, features]`, checked and split into one per layer and direction; zeros, if not
     /// given.
-    fn states(&self, given: Option<&Tensor>, x: &Tensor, single: bool, features: usize) -> Result<Vec<Tensor>> {
-        let (count, n) = (self.weights.len(), x.dims()[1]);
+    fn states(
+        &self,
+        given: Option<&Tensor>,
+        x: &Tensor,
+        n: usize,
+        single: bool,
+        features: usize,
+    ) -> Result<Vec<Tensor>> {
+        let count = self.weights.len();
         let Some(given) = given else {
             let zeros = Tensor::zeros([n, features], x.options())?;
             return Ok(vec![zeros; count]);
         };
         let given = if single && given.rank() == 2 { given.unsqueeze(1)? } else { given.clone() };
+        self.check_state(&given, n, features, single)?;
+        (0..count).map(|i| given.select(0, i as i64)).collect()
+    }
+
+    /// An error if a state is not `[layers * directions, n, features]`.
+    fn check_state(&self, given: &Tensor, n: usize, features: usize, single: bool) -> Result<()> {
+        let count = self.weights.len();
         if *given.shape() != [count, n, features] {
             let wanted = if single { format!("[{count}, {features}]") } else { format!("[{count}, {n}, {features}]") };
             return Err(Error::shape(self.name, format!("states of shape {wanted}"), given.shape()));
         }
-        (0..count).map(|i| given.select(0, i as i64)).collect()
+        Ok(())
     }
 
     /// The outputs of the last layer, and the final states of all layers.
@@ -165,7 +198,7 @@ impl Stack {
         let (single, batch_first) = (x.rank() == 2, self.options.batch_first);
         let cast = |tensor: Option<&Tensor>| tensor.map(|tensor| self.recurrence.cast(tensor)).transpose();
         let (x, h, c) = (self.recurrence.cast(x)?, cast(h)?, cast(c)?);
-        let mut x = match (single, batch_first) {
+        let x = match (single, batch_first) {
             (true, _) => x.unsqueeze(1)?,
             (false, true) => x.transpose(0, 1)?,
             (false, false) => x,
@@ -173,20 +206,79 @@ impl Stack {
         if x.dims()[0] == 0 {
             return Err(Error::shape(self.name, "a sequence of at least one step", x.shape()));
         }
-        let h = self.states(h.as_ref(), &x, single, self.output_size())?;
+        let states = self.initial(h.as_ref(), c.as_ref(), &x, x.dims()[1], single)?;
+        let (x, ends) =
+            self.layers(x, states, &|weights, x, state, backward| self.direction(weights, x, state, backward))?;
+        let (h, c) = stacked(&ends, single)?;
+        let output = match (single, batch_first) {
+            (true, _) => x.squeeze(1)?,
+            (false, true) => x.transpose(0, 1)?,
+            (false, false) => x,
+        };
+        Ok((output, h, c))
+    }
+
+    /// [`forward`](Stack::forward) for a packed sequence.
+    pub fn forward_packed(
+        &self,
+        packed: &PackedSequence,
+        h: Option<&Tensor>,
+        c: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor, Option<Tensor>)> {
+        let x = packed.data();
+        if x.rank() != 2 || x.dims()[1] != self.input_size {
+            return Err(Error::shape(
+                self.name,
+                format!("packed elements [sum of lengths, {}]", self.input_size),
+                x.shape(),
+            ));
+        }
+        let state = |tensor: Option<&Tensor>| {
+            tensor.map(|tensor| packed.sort_states(&self.recurrence.cast(tensor)?)).transpose()
+        };
+        let (x, n) = (self.recurrence.cast(x)?, packed.len());
+        // Before they are sorted, which fails on other shapes.
+        let check = |given: Option<&Tensor>, features: usize| {
+            given.map_or(Ok(()), |given| self.check_state(given, n, features, false))
+        };
+        check(h, self.output_size())?;
+        check(c.filter(|_| self.recurrence == Recurrence::Lstm), self.hidden_size)?;
+        let states = self.initial(state(h)?.as_ref(), state(c)?.as_ref(), &x, n, false)?;
+        let (x, ends) = self.layers(x, states, &|weights, x, state, backward| {
+            self.packed_direction(weights, x, packed.batch_sizes(), state, backward)
+        })?;
+        let (h, c) = stacked(&ends, false)?;
+        Ok((x, packed.unsort_states(&h)?, c.map(|c| packed.unsort_states(&c)).transpose()?))
+    }
+
+    /// The initial states of all layers and directions, for a batch of `n`.
+    fn initial(
+        &self,
+        h: Option<&Tensor>,
+        c: Option<&Tensor>,
+        x: &Tensor,
+        n: usize,
+        single: bool,
+    ) -> Result<Vec<State>> {
+        let h = self.states(h, x, n, single, self.output_size())?;
         let c = match self.recurrence {
-            Recurrence::Lstm => self.states(c.as_ref(), &x, single, self.hidden_size)?.into_iter().map(Some).collect(),
+            Recurrence::Lstm => self.states(c, x, n, single, self.hidden_size)?.into_iter().map(Some).collect(),
             _ => vec![None; h.len()],
         };
-        let mut ends = Vec::with_capacity(h.len());
-        let mut states = h.into_iter().zip(c).map(|(h, c)| State { h, c });
+        Ok(h.into_iter().zip(c).map(|(h, c)| State { h, c }).collect())
+    }
+
+    /// Runs all layers by `direction`, which runs one in one direction: the outputs of the last one, and the final states.
+    fn layers(&self, x: Tensor, states: Vec<State>, direction: &Direction<'_>) -> Result<(Tensor, Vec<State>)> {
+        let (mut x, mut states) = (x, states.into_iter());
+        let mut ends = Vec::with_capacity(self.weights.len());
         for (layer, weights) in self.weights.chunks(self.directions()).enumerate() {
             if layer > 0 && self.options.dropout > 0.0 {
                 x = x.dropout(self.options.dropout, self.training.is_on())?;
             }
             let mut outputs = Vec::with_capacity(weights.len());
             for (weights, state) in weights.iter().zip(states.by_ref()) {
-                let (output, end) = self.direction(weights, &x, state, !outputs.is_empty())?;
+                let (output, end) = direction(weights, &x, state, !outputs.is_empty())?;
                 outputs.push(output);
                 ends.push(end);
             }
@@ -196,19 +288,7 @@ impl Stack {
                 Tensor::cat(&outputs.iter().collect::<Vec<_>>(), -1)?
             };
         }
-        let stacked = |states: Vec<&Tensor>| {
-            let stacked = Tensor::stack(&states, 0)?;
-            if single { stacked.squeeze(1) } else { Ok(stacked) }
-        };
-        let h = stacked(ends.iter().map(|end| &end.h).collect())?;
-        let c: Vec<&Tensor> = ends.iter().filter_map(|end| end.c.as_ref()).collect();
-        let c = if c.is_empty() { None } else { Some(stacked(c)?) };
-        let output = match (single, batch_first) {
-            (true, _) => x.squeeze(1)?,
-            (false, true) => x.transpose(0, 1)?,
-            (false, false) => x,
-        };
-        Ok((output, h, c))
+        Ok((x, ends))
     }
 
     /// Runs one layer in one direction: the hidden states of all steps, in sequence order, and the final state.
@@ -226,6 +306,52 @@ impl Stack {
             outputs.reverse();
         }
         Ok((Tensor::stack(&outputs.iter().collect::<Vec<_>>(), 0)?, state))
+    }
+
+    /// [`direction`](Stack::direction) for the elements of a packed sequence. Forward, the states of sequences that have
+    /// ended are put aside; backward, sequences join as the steps reach their last elements.
+    fn packed_direction(
+        &self,
+        weights: &Weights,
+        x: &Tensor,
+        batch_sizes: &[usize],
+        initial: State,
+        backward: bool,
+    ) -> Result<(Tensor, State)> {
+        let mut steps: Vec<Tensor> = Vec::with_capacity(batch_sizes.len());
+        let of_inputs = weights.of_inputs(x)?;
+        let mut start = 0;
+        for size in batch_sizes {
+            steps.push(of_inputs.narrow(0, start, *size)?);
+            start += size;
+        }
+        let mut outputs = Vec::with_capacity(steps.len());
+        let mut ended: Vec<State> = Vec::new();
+        let mut order: Vec<usize> = (0..steps.len()).collect();
+        if backward {
+            order.reverse();
+        }
+        let mut size = order.first().map_or(0, |at| batch_sizes[*at]);
+        let mut state = initial.rows(0, size)?;
+        for at in order {
+            let next = batch_sizes[at];
+            if next < size {
+                ended.push(state.rows(next, size - next)?);
+                state = state.rows(0, next)?;
+            } else if next > size {
+                state = State::joined(&[state, initial.rows(size, next - size)?])?;
+            }
+            size = next;
+            state = weights.step(self.recurrence, &steps[at], &state)?;
+            outputs.push(state.h.clone());
+        }
+        if backward {
+            outputs.reverse();
+        }
+        ended.push(state);
+        // The longest sequences come first.
+        ended.reverse();
+        Ok((Tensor::cat(&outputs.iter().collect::<Vec<_>>(), 0)?, State::joined(&ended)?))
     }
 
     pub fn save(&self, at: &mut Describing) -> Result<Value> {

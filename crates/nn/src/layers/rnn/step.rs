@@ -144,9 +144,27 @@ fn three(chunks: &[Tensor]) -> Result<[&Tensor; 3]> {
     }
 }
 
-/// The hidden state and, for an LSTM, the cell state.
+/// The hidden state and, for an LSTM, the cell state: `[N, features]` each.
 #[derive(Clone)]
 pub(super) struct State {
     pub h: Tensor,
     pub c: Option<Tensor>,
+}
+
+impl State {
+    /// The states of `len` sequences, from `start` on.
+    pub fn rows(&self, start: usize, len: usize) -> Result<State> {
+        let rows = |tensor: &Tensor| tensor.narrow(0, start, len);
+        Ok(State { h: rows(&self.h)?, c: self.c.as_ref().map(rows).transpose()? })
+    }
+
+    /// The states of all sequences of these, in this order.
+    pub fn joined(parts: &[State]) -> Result<State> {
+        if let [only] = parts {
+            return Ok(only.clone());
+        }
+        let h: Vec<&Tensor> = parts.iter().map(|part| &part.h).collect();
+        let c: Vec<&Tensor> = parts.iter().filter_map(|part| part.c.as_ref()).collect();
+        Ok(State { h: Tensor::cat(&h, 0)?, c: if c.is_empty() { None } else { Some(Tensor::cat(&c, 0)?) } })
+    }
 }

@@ -1,0 +1,385 @@
+//! Forward hooks, `apply`, modules by path, and norms, against PyTorch and by their rules.
+
+mod common;
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use kiln_nn::{
+    AvgPool2d, BatchNorm2d, Bilinear, Conv2d, Dropout, Embedding, Flatten, GRU, Hooks, LSTM, LSTMCell, LayerNorm,
+    Linear, Module, ModuleExt, ModuleTree, MultiheadAttention, ReLU, Sequential, TransformerDecoderLayer,
+    TransformerEncoder, TransformerOptions, init, optim::get_total_norm, seq,
+};
+use kiln_tensor::{DType, Device, Error, Result, StateDict, Tensor, no_grad};
+use serde_json::{Value, json};
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+}
+
+#[track_caller]
+fn assert_near(got: &[f64], want: &[f64], what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!((g - w).abs() <= 1e-9 * w.abs().max(1.0), "{what}[{i}]: {g:e}, PyTorch has {w:e}");
+    }
+}
+
+/// The network of `make_hooks.py`, with its weights.
+fn network(golden: &Value) -> Result<Sequential> {
+    let features = seq![Conv2d::new(1, 2, 1)?, BatchNorm2d::new(2)?, ReLU::new()];
+    let pooled = seq![AvgPool2d::new((1, 2)), Flatten::new()];
+    let model = seq![Linear::new(3, 4)?, ReLU::new(), features, pooled, Linear::new(8, 2)?].to_dtype(DType::F64)?;
+    let mut state = model.state_dict();
+    for (name, tensor) in &mut state {
+        if let Some(values) = golden["state"].get(name.as_str()) {
+            *tensor = Tensor::from_vec(numbers(values), tensor.dims().to_vec(), Device::Cpu)?;
+        }
+    }
+    model.load_state_dict(&state, true)?;
+    Ok(model)
+}
+
+type Events = Arc<Mutex<Vec<Value>>>;
+
+fn note(events: &Events, when: &str, path: &str, module: &dyn ModuleTree, tensor: &Tensor) -> Result<()> {
+    let sum = tensor.detach().sum(())?.item::<f64>()?;
+    events.lock().unwrap().push(json!([when, path, module.type_name(), tensor.dims(), sum]));
+    Ok(())
+}
+
+#[test]
+fn hooks_are_pytorchs() -> Result<()> {
+    let golden = common::json("hooks.json");
+    let model = network(&golden)?;
+    for (i, case) in golden["cases"].as_array().unwrap().iter().enumerate() {
+        let events = Events::default();
+        let mut handles = Vec::new();
+        for change in case["changes"].as_array().unwrap() {
+            let (path, when) = (change[0].as_str().unwrap().to_owned(), change[1].as_str().unwrap());
+            let by = change[2].as_f64().zip(change[3].as_f64());
+            let changed = move |tensor: &Tensor| by.map(|(by, plus)| tensor.mul(by)?.add(plus)).transpose();
+            let (events, module) = (events.clone(), model.get_submodule(&path)?);
+            handles.push(if when == "before" {
+                module.register_forward_pre_hook(move |module, x| {
+                    note(&events, "before", &path, module, x)?;
+                    changed(x)
+                })?
+            } else {
+                module.register_forward_hook(move |module, _, y| {
+                    note(&events, "after", &path, module, y)?;
+                    changed(y)
+                })?
+            });
+        }
+        model.zero_grad();
+        let x = Tensor::from_vec(numbers(&golden["x"]), [2, 1, 2, 3], Device::Cpu)?.requires_grad_(true)?;
+        let out = model.forward(&x)?;
+        out.square()?.sum(())?.backward()?;
+        handles.into_iter().for_each(kiln_nn::ForwardHookHandle::remove);
+
+        let what = format!("case {i}");
+        let (got, want) = (events.lock().unwrap().clone(), case["events"].as_array().unwrap().clone());
+        let without_sums =
+            |events: &[Value]| events.iter().map(|event| json!(event.as_array().unwrap()[..4])).collect::<Vec<_>>();
+        let sums = |events: &[Value]| events.iter().map(|event| event[4].as_f64().unwrap()).collect::<Vec<_>>();
+        assert_eq!(without_sums(&got), without_sums(&want), "{what}");
+        assert_near(&sums(&got), &sums(&want), &what);
+        assert_near(&out.detach().to_vec::<f64>()?, &numbers(&case["out"]), &what);
+        assert_near(&x.grad().unwrap().to_vec::<f64>()?, &numbers(&case["x_grad"]), &what);
+        for (name, parameter) in model.named_parameters() {
+            let grad = parameter.grad().unwrap().to_vec::<f64>()?;
+            assert_near(&grad, &numbers(&case["grads"][&name]), &format!("{what}, {name}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn apply_and_norms_are_pytorchs() -> Result<()> {
+    let golden = common::json("hooks.json");
+    let model = network(&golden)?;
+    let mut order = Vec::new();
+    model.apply(|module| {
+        order.push(module.type_name().to_owned());
+        Ok(())
+    })?;
+    assert_eq!(json!(order), golden["apply"]);
+    assert_eq!(model.grad_norm(2.0)?.item::<f32>()?, 0.0, "without gradients");
+
+    let x = Tensor::from_vec(numbers(&golden["x"]), [2, 1, 2, 3], Device::Cpu)?;
+    model.forward(&x)?.square()?.sum(())?.backward()?;
+    for (p, want) in golden["norms"].as_object().unwrap() {
+        let p: f64 = p.parse().unwrap();
+        let got = [model.parameter_norm(p)?, model.grad_norm(p)?];
+        assert!(got.iter().all(|norm| !norm.requires_grad() && norm.dims().is_empty()));
+        let got = got.iter().map(Tensor::item::<f64>).collect::<Result<Vec<_>>>()?;
+        assert_near(&got, &numbers(want), &format!("norm {p}"));
+    }
+    for p in [0.0, -1.0, f64::NAN] {
+        assert!(model.grad_norm(p).unwrap_err().to_string().contains("norm_type"));
+    }
+    assert!(get_total_norm([Tensor::ones(2, DType::I64)?], 2.0).unwrap_err().to_string().contains("floating"));
+    // Half precision is summed in f32, and a part of a model has norms of its own.
+    let half = Linear::new(300, 300)?;
+    no_grad(|| half.weight.fill_(16.0))?;
+    let half = seq![half.to_dtype(DType::F16)?];
+    let norm = half.get_submodule("0")?.parameter_norm(2.0)?;
+    assert_eq!((norm.dtype(), norm.item::<f32>()?.round()), (DType::F32, 4800.0));
+    Ok(())
+}
+
+#[test]
+fn apply_initializes_by_type_and_stops_at_an_error() -> Result<()> {
+    #[derive(Module)]
+    struct Net {
+        body: Sequential,
+        head: Vec<Linear>,
+        boxed: Box<dyn Module>,
+    }
+    let net = Net {
+        body: seq![Linear::new(3, 4)?, ReLU::new()],
+        head: vec![Linear::new(4, 1)?],
+        boxed: Box::new(Embedding::new(5, 2)?),
+    };
+    let mut seen = 0;
+    net.apply(|module| {
+        if let Some(linear) = module.downcast_ref::<Linear>() {
+            seen += 1;
+            init::constant_(&linear.weight, 0.5)?;
+        }
+        if module.downcast_ref::<Embedding>().is_some() || module.downcast_ref::<Net>().is_some() {
+            seen += 10;
+        }
+        Ok(())
+    })?;
+    assert_eq!(seen, 22);
+    assert!(net.head[0].weight.to_vec::<f32>()?.iter().all(|w| *w == 0.5));
+    assert!(net.get_parameter("body.0.weight")?.to_vec::<f32>()?.iter().all(|w| *w == 0.5));
+    let mut calls = 0;
+    let error = net.apply(|_| {
+        calls += 1;
+        Err(Error::argument("mine", "no"))
+    });
+    assert!(error.is_err() && calls == 1);
+    Ok(())
+}
+
+#[test]
+fn parts_are_found_by_path() -> Result<()> {
+    let model = seq![Linear::new(3, 4)?, seq![Linear::new(4, 2)?, ReLU::new()]];
+    assert_eq!(model.get_submodule("")?.type_name(), "Sequential");
+    assert_eq!(model.get_submodule("1.1")?.type_name(), "ReLU");
+    assert_eq!(model.get_parameter("1.0.bias")?.dims(), [2]);
+    let error = model.get_submodule("1.7").unwrap_err();
+    assert!(error.to_string().contains("Sequential has no module \"1.7\""), "{error}");
+    assert!(error.location().unwrap().file().ends_with("hooks.rs"));
+    let error = model.get_parameter("1.0.bais").unwrap_err().to_string();
+    assert!(error.contains("no parameter \"1.0.bais\" (\"1.0.bias\"?)"), "{error}");
+    // A part alone is frozen.
+    model.get_submodule("1")?.requires_grad_(false)?;
+    assert_eq!(model.parameters().iter().map(Tensor::requires_grad).collect::<Vec<_>>(), [true, true, false, false]);
+    Ok(())
+}
+
+/// Every kind of layer that has hooks calls them, in each way in which it can be called; a hook that doubles the output
+/// doubles it.
+#[test]
+fn every_layer_with_hooks_runs_them() -> Result<()> {
+    let doubles = |module: &dyn ModuleTree, run: &dyn Fn() -> Result<Tensor>| -> Result<()> {
+        let plain = run()?;
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let handle = module.register_forward_hook(move |_, _, y| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            y.mul(2)
+        })?;
+        let hooked = run()?;
+        handle.remove();
+        let name = module.type_name();
+        assert_eq!(calls.load(Ordering::Relaxed), 1, "{name}");
+        assert!(hooked.allclose(&plain.mul(2)?, 1e-5, 1e-6)?, "{name}");
+        assert!(run()?.allclose(&plain, 1e-6, 1e-6)?, "{name}");
+        Ok(())
+    };
+    let rows = Tensor::randn([2, 5, 4], Device::Cpu)?;
+    let linear = Linear::new(4, 3)?;
+    doubles(&linear, &|| linear.forward(&rows))?;
+    doubles(&linear, &|| linear.forward_relu(&rows))?;
+    let norm = LayerNorm::new(&[4])?;
+    doubles(&norm, &|| norm.forward(&rows))?;
+    let embedding = Embedding::new(9, 2)?;
+    let ids = Tensor::new([[1i64, 2], [8, 0]], Device::Cpu)?;
+    doubles(&embedding, &|| embedding.forward(&ids))?;
+    let bilinear = Bilinear::new(4, 4, 2)?;
+    doubles(&bilinear, &|| bilinear.forward(&rows, &rows))?;
+    let dropout = Dropout::new(0.5)?;
+    dropout.eval();
+    doubles(&dropout, &|| dropout.forward(&rows))?;
+    let gru = GRU::new(4, 3)?;
+    doubles(&gru, &|| gru.forward(&rows))?;
+    doubles(&gru, &|| Ok(gru.forward_with_state(&rows, None)?.0))?;
+    let lstm = LSTM::new(4, 3)?;
+    doubles(&lstm, &|| lstm.forward(&rows))?;
+    doubles(&lstm, &|| Ok(lstm.forward_with_state(&rows, None)?.0))?;
+    let (cell, row) = (LSTMCell::new(4, 3)?, rows.select(0, 0)?);
+    doubles(&cell, &|| cell.forward(&row))?;
+    doubles(&cell, &|| Ok(cell.forward_with_state(&row, None)?.0))?;
+
+    let attention = MultiheadAttention::new(4, 2)?;
+    doubles(&attention, &|| attention.forward(&rows))?;
+    doubles(&attention, &|| Ok(attention.attend_with_weights(&rows, &rows, &rows, Default::default(), true)?.0))?;
+    let options = TransformerOptions::default().dropout(0.0).dim_feedforward(8);
+    let encoder = TransformerEncoder::new(4, 2, 2, false, options)?;
+    doubles(&encoder, &|| encoder.forward(&rows))?;
+    doubles(&encoder, &|| encoder.forward_masked(&rows, Default::default()))?;
+    // The last layer, which the encoder runs; its attention and its feed-forward layers run theirs inside it.
+    doubles(encoder.get_submodule("layers.1")?, &|| encoder.forward(&rows))?;
+    for path in ["layers.1.self_attn", "layers.0.linear1", "layers.0.dropout", "layers.0.norm1"] {
+        let called = Arc::new(AtomicUsize::new(0));
+        let counted = called.clone();
+        let handle = encoder.get_submodule(path)?.register_forward_pre_hook(move |_, _| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        })?;
+        encoder.forward(&rows)?;
+        assert_eq!(called.load(Ordering::Relaxed), 1, "{path}");
+        handle.remove();
+    }
+    let decoder = TransformerDecoderLayer::new(4, 2, options)?;
+    doubles(&decoder, &|| decoder.forward_masked(&rows, &rows, Default::default(), Default::default()))?;
+    Ok(())
+}
+
+/// Convolution, normalization and ReLU that run as one primitive otherwise, in both modes.
+#[test]
+fn fused_layers_run_one_by_one_if_one_has_a_hook() -> Result<()> {
+    let (conv, norm) = (Conv2d::new(1, 2, 3)?, BatchNorm2d::new(2)?);
+    let x = Tensor::randn([2, 1, 5, 5], Device::Cpu)?;
+    let residual = Tensor::randn([2, 2, 3, 3], Device::Cpu)?;
+    for training in [true, false] {
+        norm.set_training(training);
+        let run = || no_grad(|| conv.forward_norm(&x, &norm, Some(&residual), Some(&ReLU::new())));
+        let fused = run()?;
+        for module in [&conv as &dyn ModuleTree, &norm] {
+            let calls = Arc::new(AtomicUsize::new(0));
+            let counted = calls.clone();
+            let handle = module.register_forward_hook(move |_, _, _| {
+                counted.fetch_add(1, Ordering::Relaxed);
+            })?;
+            let parts = run()?;
+            handle.remove();
+            assert_eq!(calls.load(Ordering::Relaxed), 1, "{training}");
+            assert!(parts.allclose(&fused, 1e-4, 1e-5)?, "{training}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_module_of_ones_own_has_hooks_by_a_field() -> Result<()> {
+    #[derive(Module)]
+    #[module(save)]
+    struct Scaled {
+        linear: Linear,
+        hooks: Hooks,
+    }
+    impl Module for Scaled {
+        fn forward(&self, x: &Tensor) -> Result<Tensor> {
+            self.hooks.run(self, x, |x| self.linear.forward(x)?.mul(3))
+        }
+    }
+    #[derive(Module)]
+    struct Plain {
+        relu: ReLU,
+    }
+    impl Module for Plain {
+        fn forward(&self, x: &Tensor) -> Result<Tensor> {
+            self.relu.forward(x)
+        }
+    }
+    let model = Scaled { linear: Linear::new(2, 2)?, hooks: Hooks::default() };
+    assert_eq!(model.named_parameters()[0].0, "linear.weight");
+    assert_eq!(model.repr().lines().count(), 3, "{model}");
+    let x = Tensor::ones([1, 2], Device::Cpu)?;
+    let want = model.forward(&x)?.mul(2)?.add(1)?;
+    model.register_forward_pre_hook(|_, _| Ok::<_, Error>(None))?;
+    model.register_forward_hook(|_, _, y| y.mul(2))?;
+    model.register_forward_hook(|module, _, y| {
+        assert_eq!(module.type_name(), "Scaled");
+        y.add(1)
+    })?;
+    assert_eq!(model.forward(&x)?.to_vec::<f32>()?, want.to_vec::<f32>()?);
+
+    // A module without hooks says so, and has them inside a `Sequential`.
+    let plain = Plain { relu: ReLU::new() };
+    for error in [plain.register_forward_hook(|_, _, _| ()), plain.relu.register_forward_pre_hook(|_, _| ())] {
+        let error = error.err().unwrap().to_string();
+        assert!(error.contains("does not run hooks") && error.contains("Hooks"), "{error}");
+    }
+    let chain = seq![plain];
+    chain.get_submodule("0")?.register_forward_hook(|_, _, y| y.add(5))?;
+    assert_eq!(chain.forward(&x)?.to_vec::<f32>()?, [6.0, 6.0]);
+    chain.get(0).unwrap().register_forward_hook(|_, _, y| y.add(1))?;
+    assert_eq!(chain.forward(&x)?.to_vec::<f32>()?, [7.0, 7.0]);
+    Ok(())
+}
+
+#[test]
+fn errors_of_hooks_name_the_layer() -> Result<()> {
+    let model = seq![Linear::new(2, 2)?, ReLU::new()];
+    let x = Tensor::ones([1, 2], Device::Cpu)?;
+    let handle = model.get_submodule("0")?.register_forward_pre_hook(|_, x| x.reshape([7]))?;
+    let error = model.forward(&x).unwrap_err();
+    assert!(error.to_string().contains("reshape"), "{error}");
+    assert!(error.layer().unwrap().description.contains("Linear"), "{error}");
+    handle.remove();
+    assert!(model.forward(&x).is_ok());
+    Ok(())
+}
+
+/// Hooks that add and remove hooks do so for the next computation; handles outlive their modules.
+#[test]
+fn hooks_may_change_hooks() -> Result<()> {
+    let model = Arc::new(seq![Linear::new(2, 2)?]);
+    let x = Tensor::ones([1, 2], Device::Cpu)?;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let own = Arc::new(Mutex::new(None::<kiln_nn::ForwardHookHandle>));
+    let (weak, counted, handle) = (Arc::downgrade(&model), calls.clone(), own.clone());
+    let registered = model.register_forward_hook(move |_, _, _| {
+        if let Some(handle) = handle.lock().unwrap().take() {
+            handle.remove();
+        }
+        let counted = counted.clone();
+        weak.upgrade().unwrap().register_forward_hook(move |_, _, _| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        })?;
+        Ok::<_, Error>(())
+    })?;
+    *own.lock().unwrap() = Some(registered);
+    for want in [0, 1, 2] {
+        model.forward(&x)?;
+        assert_eq!(calls.load(Ordering::Relaxed), want);
+    }
+    let late = model.register_forward_hook(|_, _, _| ())?;
+    drop(model);
+    late.remove();
+    Ok(())
+}
+
+/// What a replaced layer's place had goes with it.
+#[test]
+fn a_replaced_layer_leaves_without_hooks() -> Result<()> {
+    let mut model = seq![ReLU::new(), Linear::new(2, 2)?];
+    model.get_submodule("0")?.register_forward_hook(|_, _, y| y.add(1))?;
+    let x = Tensor::zeros([1, 2], Device::Cpu)?;
+    model.replace(1, ReLU::new())?;
+    assert_eq!(model.forward(&x)?.to_vec::<f32>()?, [1.0; 2]);
+    let old = model.replace(0, ReLU::new())?;
+    assert_eq!(model.forward(&x)?.to_vec::<f32>()?, [0.0; 2]);
+    assert_eq!(old.forward(&x)?.to_vec::<f32>()?, [0.0; 2]);
+    let state: StateDict = model.state_dict();
+    assert!(state.is_empty());
+    Ok(())
+}
