@@ -14,7 +14,7 @@ FAMILY(class_loss, ClassLoss shape, address x, address target, address weight, a
 // `labels probs` of float. weight and grad may be null: without grad, the gradient of the loss is 1.
 FAMILY(class_loss_grad, ClassLoss shape, address grad, address x, address target, address weight, address lse,
        address total, address out);
-// `sum` of float. One block. `total` may be null.
+// `sum` of float, that of the scores. One block. `total` may be null.
 FAMILY(loss_finish, LossFinish shape, address partial, address loss, address total);
 
 constexpr bool LABELS = true;
@@ -71,11 +71,12 @@ struct Problem {
 };
 
 template <typename T, bool Labels>
-__device__ inline void class_loss(const ClassLoss& p, const T* x, const void* target, const T* weight, T* loss,
+__device__ inline void class_loss(const ClassLoss& p, const T* x, const void* target, const T* weight, void* loss_memory,
                                   Compute<T>* lse, Compute<T>* total, Sums* partial, Status* status) {
     typedef Compute<T> R;
     __shared__ R largest_shared[256];
     __shared__ Row<R> row_shared[256];
+    Losses<T> loss{loss_memory, p.wide != 0};
     Team team = team_of(p.lanes);
     uint64_t rows = p.samples * p.positions.extent, step = (uint64_t)gridDim.x * team.teams;
     bool smooth = !Labels || p.share > 0;
@@ -116,7 +117,7 @@ __device__ inline void class_loss(const ClassLoss& p, const T* x, const void* ta
         if (busy && team.lane == 0) {
             lse[(int64_t)sample * p.lse[0] + (int64_t)problem.position * p.lse[1]] = spread;
             if (p.reduction == REDUCTION_NONE) {
-                loss[(int64_t)sample * p.loss[0] + (int64_t)problem.position * p.loss[1]] = store<T>(value);
+                loss.put((int64_t)sample * p.loss[0] + (int64_t)problem.position * p.loss[1], value);
             }
             sums = add_sums(sums, Sums{(f64)value, Labels ? (f64)label_weight : 1.0});
         }
@@ -125,7 +126,7 @@ __device__ inline void class_loss(const ClassLoss& p, const T* x, const void* ta
 }
 
 template <typename T, bool Labels>
-__device__ inline void class_loss_grad(const ClassLoss& p, const T* grad, const T* x, const void* target,
+__device__ inline void class_loss_grad(const ClassLoss& p, void* grad, const T* x, const void* target,
                                        const T* weight, const Compute<T>* lse, const Compute<T>* total, T* out) {
     typedef Compute<T> R;
     __shared__ R shared[256];
@@ -143,7 +144,8 @@ __device__ inline void class_loss_grad(const ClassLoss& p, const T* grad, const 
         bool counts = busy && (!Labels || label_counts(label, p, nullptr));
         R g = R(0), spread = R(0), largest = R(0), mass = R(0);
         if (counts) {
-            g = scale * (grad ? load(grad[(int64_t)sample * p.loss[0] + (int64_t)problem.position * p.loss[1]]) : R(1));
+            int64_t own = (int64_t)sample * p.loss[0] + (int64_t)problem.position * p.loss[1];
+            g = scale * (grad ? Losses<T>{grad, p.wide != 0}.get(own) : R(1));
             spread = lse[(int64_t)sample * p.lse[0] + (int64_t)problem.position * p.lse[1]];
         }
         if (p.logits) {
@@ -179,7 +181,7 @@ __device__ inline void class_loss_grad(const ClassLoss& p, const T* grad, const 
 
 #define CLASS_LOSS(op, labels, name, T)                                                                            \
     KERNEL_OF(4) class_loss_##op##_##name(BY_VALUE ClassLoss p, const T* x, const void* target, const T* weight,   \
-                                          T* loss, Compute<T>* lse, Compute<T>* total, T* grad, Sums* partial,     \
+                                          void* loss, Compute<T>* lse, Compute<T>* total, T* grad, Sums* partial,  \
                                           Status* status) {                                                        \
         class_loss<T, labels>(p, x, target, weight, loss, lse, total, partial, status);                            \
         if (grad) {                                                                                                \
@@ -188,17 +190,17 @@ __device__ inline void class_loss_grad(const ClassLoss& p, const T* grad, const 
             class_loss_grad<T, labels>(p, nullptr, x, target, weight, lse, total, grad);                           \
         }                                                                                                          \
     }                                                                                                              \
-    KERNEL class_loss_grad_##op##_##name(BY_VALUE ClassLoss p, const T* grad, const T* x, const void* target,      \
+    KERNEL class_loss_grad_##op##_##name(BY_VALUE ClassLoss p, void* grad, const T* x, const void* target,         \
                                          const T* weight, const Compute<T>* lse, const Compute<T>* total, T* out) {\
         class_loss_grad<T, labels>(p, grad, x, target, weight, lse, total, out);                                   \
     }
 #define ALL_LOSSES(name, T)                                                                                        \
     CLASS_LOSS(labels, LABELS, name, T)                                                                            \
     CLASS_LOSS(probs, PROBS, name, T)                                                                              \
-    KERNEL loss_finish_sum_##name(BY_VALUE LossFinish p, const Sums* partial, T* loss, Compute<T>* total) {        \
+    KERNEL loss_finish_sum_##name(BY_VALUE LossFinish p, const Sums* partial, void* loss, Compute<T>* total) {     \
         Sums sums = {0, 0};                                                                                        \
         for (uint64_t i = threadIdx.x; i < p.blocks; i += 256) sums = add_sums(sums, partial[i]);                  \
         sums = fold_block(sums);                                                                                   \
-        if (threadIdx.x == 0) finish_loss<T>(sums, p.count, p.reduction, loss, total);                             \
+        if (threadIdx.x == 0) finish_loss<T>(sums, p.count, p.reduction, Losses<T>{loss, p.wide != 0}, total);     \
     }
 FOR_FLOAT(ALL_LOSSES)

@@ -87,11 +87,12 @@ struct LabeledRow {
 };
 
 template <typename T>
-__device__ inline void class_loss_packed(const ClassLoss& p, const T* x, const int64_t* target, T* loss, Compute<T>* lse,
-                                         Compute<T>* total, Sums* partial, Status* status) {
+__device__ inline void class_loss_packed(const ClassLoss& p, const T* x, const int64_t* target, void* loss_memory,
+                                         Compute<T>* lse, Compute<T>* total, Sums* partial, Status* status) {
     typedef Compute<T> R;
     constexpr int V = 16 / sizeof(T);
     __shared__ Online<R> shared[256];
+    Losses<T> loss{loss_memory, p.wide != 0};
     Team team = team_of(p.lanes);
     uint64_t step = (uint64_t)gridDim.x * team.teams;
     uint32_t classes = (uint32_t)p.classes;
@@ -109,13 +110,13 @@ __device__ inline void class_loss_packed(const ClassLoss& p, const T* x, const i
                     own.reach(largest_of(values));
                     R base = own.base();
 #pragma unroll
-                    for (int v = 0; v < V; ++v) sum += power<T>(values[v] - base);
+                    for (int v = 0; v < V; ++v) sum += power_in_sum<T>(values[v] - base);
                     own.exps += sum;
                 },
                 [&](uint32_t i) {
                     R value = load(row.x[i]);
                     own.reach(value);
-                    own.exps += power<T>(value - own.base());
+                    own.exps += power_in_sum<T>(value - own.base());
                 });
         }
         own = fold_team(team, shared, own, merge<R>);
@@ -126,7 +127,7 @@ __device__ inline void class_loss_packed(const ClassLoss& p, const T* x, const i
         }
         if (row.busy && team.lane == 0) {
             lse[row.row * p.lse[0]] = spread;
-            if (p.reduction == REDUCTION_NONE) loss[row.row * p.loss[0]] = store<T>(value);
+            if (p.reduction == REDUCTION_NONE) loss.put(row.row * p.loss[0], value);
             sums = add_sums(sums, Sums{(f64)value, row.counts ? 1.0 : 0.0});
         }
     }
@@ -134,7 +135,7 @@ __device__ inline void class_loss_packed(const ClassLoss& p, const T* x, const i
 }
 
 template <typename T>
-__device__ inline void class_loss_packed_grad(const ClassLoss& p, const T* grad, const T* x, const int64_t* target,
+__device__ inline void class_loss_packed_grad(const ClassLoss& p, void* grad, const T* x, const int64_t* target,
                                               const Compute<T>* lse, const Compute<T>* total, T* out) {
     typedef Compute<T> R;
     constexpr int V = 16 / sizeof(T);
@@ -164,7 +165,7 @@ __device__ inline void class_loss_packed_grad(const ClassLoss& p, const T* grad,
             for (uint32_t i = team.lane; i < classes; i += team.size) to[i] = store<T>(R(0));
             continue;
         }
-        R g = scale * (grad ? load(grad[row.row * p.loss[0]]) : R(1)), spread = lse[row.row * p.lse[0]];
+        R g = scale * (grad ? Losses<T>{grad, p.wide != 0}.get(row.row * p.loss[0]) : R(1)), spread = lse[row.row * p.lse[0]];
         uint32_t label = (uint32_t)row.label;
         packs.each(
             team,
@@ -193,11 +194,11 @@ __device__ inline void class_loss_packed_grad(const ClassLoss& p, const T* grad,
 }
 
 #define CLASS_LOSS_PACKED(name, T)                                                                                   \
-    KERNEL class_loss_packed_labels_##name(BY_VALUE ClassLoss p, const T* x, const int64_t* target, T* loss,         \
+    KERNEL class_loss_packed_labels_##name(BY_VALUE ClassLoss p, const T* x, const int64_t* target, void* loss,      \
                                            Compute<T>* lse, Compute<T>* total, Sums* partial, Status* status) {      \
         class_loss_packed<T>(p, x, target, loss, lse, total, partial, status);                                       \
     }                                                                                                                \
-    KERNEL class_loss_packed_grad_labels_##name(BY_VALUE ClassLoss p, const T* grad, const T* x,                     \
+    KERNEL class_loss_packed_grad_labels_##name(BY_VALUE ClassLoss p, void* grad, const T* x,                        \
                                                 const int64_t* target, const Compute<T>* lse, const Compute<T>* total, \
                                                 T* out) {                                                            \
         class_loss_packed_grad<T>(p, grad, x, target, lse, total, out);                                              \

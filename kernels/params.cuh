@@ -318,6 +318,9 @@ struct ClassLoss {
     uint32_t logits;
     uint32_t reduction;
     Lanes lanes;
+    // 1: x is in half precision, and the loss and its gradient in f32.
+    uint32_t wide;
+    uint32_t unused;
 };
 
 // Reduces the partial sums of a loss (pairs of the loss and the divisor of the mean) to the result.
@@ -326,7 +329,8 @@ struct LossFinish {
     // The divisor of the mean; 0 to divide by the sum of the weights.
     double count;
     uint32_t reduction;
-    uint32_t unused;
+    // Whether the loss is in f32 although the scores are in half precision.
+    uint32_t wide;
 };
 
 // One parameter of an optimizer step.

@@ -34,7 +34,7 @@ __device__ inline void pointwise(const Grid<5>& grid, const T* input, const T* t
     sums = fold_block(sums);
     if (threadIdx.x == 0) {
         if (gridDim.x == 1) {
-            finish_loss<T>(sums, (f64)grid.numel, reduction, out, nullptr);
+            finish_loss<T>(sums, (f64)grid.numel, reduction, Losses<T>{out, false}, nullptr);
         } else {
             partial[blockIdx.x] = sums;
         }

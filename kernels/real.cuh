@@ -145,3 +145,17 @@ __device__ inline Compute<T> power(Compute<T> x) {
     if constexpr (sizeof(T) == 2) return real::exp2(x * 1.44269504f);
     return real::exp(x);
 }
+
+// `power` as a term of a sum in which another term is 1: what is below 2^-126 counts as 0, which takes another three
+// instructions less. (`exp2f` does so for all of a file or for none of it.)
+template <typename T>
+__device__ inline Compute<T> power_in_sum(Compute<T> x) {
+#ifdef __CUDACC__
+    if constexpr (sizeof(T) == 2) {
+        f32 power;
+        asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x * 1.44269504f));
+        return power;
+    }
+#endif
+    return power<T>(x);
+}

@@ -37,6 +37,7 @@ SUITES = {
     "captured": Suite(["-p", "kiln-tests", "--features", "cuda", "--test", "captured_cuda"]),
     "nccl": Suite(["-p", "kiln-distributed", "--features", "cuda", "--test", "nccl"]),
     "unit": Suite([*DEVICE, "--lib"], simulated=False),
+    "autocast": Suite(["-p", "kiln-tensor", "--test", "autocast"], simulated=False),
     "autograd_rules": Suite(["-p", "kiln-tensor", "--test", "autograd_rules"], simulated=False),
 }
 
@@ -557,6 +558,20 @@ MUTATIONS = [
         ["cross_entropy_in_packs"],
     ),
     Mutation(
+        "class_loss_wide", "losses of half precision are f32 in memory of half precision",
+        "crates/cuda/src/ops/class_loss.rs",
+        "self.params.wide = u32::from(loss.dtype != self.x.dtype);",
+        "self.params.wide = 1;",
+        ["cross_entropy"],
+    ),
+    Mutation(
+        "class_loss_wide_finish", "the sum of several blocks is rounded to half precision in f32's memory",
+        "crates/cuda/src/ops/loss.rs",
+        "wide: is_wide.into() };",
+        "wide: 0 };",
+        ["cross_entropy_of_half_precision_in_f32"],
+    ),
+    Mutation(
         "class_loss_packed_rest", "of elements outside of packs, those before them are taken for those after them",
         "kernels/class_loss_packed.cu",
         "ones(i < head ? i : i + count * V);",
@@ -625,6 +640,39 @@ MUTATIONS = [
         "*tracker + 1 == interval",
         "*tracker == interval",
         ["scales_that_move"],
+    ),
+    # ---- gradients that are left in half precision ----
+    Mutation(
+        "low_grad_sum", "a gradient is added to one in half precision without a conversion",
+        "crates/tensor/src/autograd/accumulation.rs",
+        "if let Some(sum) = leaf.converted_grad()? {",
+        "let existing = leaf.0.meta.lock().grad.clone();\n    if let Some(sum) = existing {",
+        ["gradients_are_converted_when_they_are_read"],
+        "autocast",
+    ),
+    Mutation(
+        "low_grad_hook", "hooks get gradients in half precision",
+        "crates/tensor/src/autograd/engine.rs",
+        "let grad = grad.to_dtype(leaf.dtype())?;\n",
+        "",
+        ["hooks_and_callers_see_gradients_in_the_parameters_dtype"],
+        "autocast",
+    ),
+    Mutation(
+        "low_grad_recorded", "a recorded pass leaves the conversion out",
+        "crates/tensor/src/autograd/rule.rs",
+        "!self.create_graph && self.node.edges.get(i).is_some_and(leaf)",
+        "self.node.edges.get(i).is_some_and(leaf)",
+        ["hooks_and_callers_see_gradients_in_the_parameters_dtype"],
+        "autocast",
+    ),
+    Mutation(
+        "low_grad_captured", "a captured step that adds to a gradient leaves it in half precision",
+        "crates/tensor/src/autograd/accumulation.rs",
+        "let grad = if is_grad_new(leaf) { grad } else { in_dtype(grad, leaf.dtype())? };",
+        "let _ = is_grad_new;",
+        ["gradients_that_a_step_adds_to"],
+        "captured",
     ),
     # ---- steps that are captured as a graph ----
     Mutation(

@@ -131,11 +131,14 @@ fn launches_train_as_parameters_converted_by_hand() -> kiln::Result<()> {
     compared
 }
 
-/// How many kernels of the calls since the profiler was started convert `f32` to half precision.
-fn casts() -> Option<usize> {
+/// How many kernels of the calls since the profiler was started convert `f32` to half precision, and how many the other way.
+fn casts() -> Option<[usize; 2]> {
     let operations = account()?["operations"].as_array()?.clone();
-    let converts = |name: &str| name.starts_with("cast_f32_");
-    Some(operations.iter().filter(|name| name.as_str().is_some_and(converts)).count())
+    let names = || operations.iter().filter_map(|name| name.as_str()).filter(|name| name.starts_with("cast_"));
+    Some([
+        names().filter(|name| name.starts_with("cast_f32_")).count(),
+        names().filter(|name| name.ends_with("_f32")).count(),
+    ])
 }
 
 #[test]
@@ -164,7 +167,10 @@ fn no_step_converts_a_parameter_but_the_first() -> kiln::Result<()> {
             let Some(casts) = casts() else { return Ok(()) };
             counted.push(casts);
         }
+        // The scores for the loss are; gradients of parameters are not.
+        assert!(counted.iter().all(|[_, to_f32]| *to_f32 == 1), "{counted:?}");
         // The images and the gradient of the scores are converted in every step.
+        let counted: Vec<usize> = counted.into_iter().map(|[to_low, _]| to_low).collect();
         let [first, others @ ..] = &counted[..] else { unreachable!("there are steps") };
         let initial = if scaled { 4 } else { 0 };
         assert_eq!(*first, 2 + 4 + initial, "{counted:?}");
@@ -206,5 +212,33 @@ fn a_launch_of_the_graph_is_all_there_is_to_a_step() -> kiln::Result<()> {
         }
     }
     assert_eq!(train.graphs(), 1);
+    Ok(())
+}
+
+/// A step that adds to the gradients that it finds is valid for these tensors, also if they are read between launches.
+#[test]
+fn gradients_that_a_step_adds_to_are_converted_in_it() -> kiln::Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let run = |captured: bool| -> kiln::Result<(Vec<Vec<u64>>, usize)> {
+        let net = Net::new(device)?;
+        let mut train = step(device, captured, |(): &mut (), (x, _): &(Tensor, Tensor)| {
+            let loss = net.loss(x, DType::BF16, false)?;
+            loss.backward()?;
+            Ok(loss)
+        });
+        let mut left = Vec::new();
+        for number in 0..24 {
+            if number % 3 == 0 {
+                net.0.iter().for_each(Tensor::zero_grad);
+            }
+            let x = images(number, 4, device)?;
+            train.run(&mut (), &(x.clone(), x))?;
+            left.extend(net.0.iter().map(|t| bits(&t.grad().unwrap())).collect::<kiln::Result<Vec<_>>>()?);
+        }
+        Ok((left, train.graphs()))
+    };
+    let ((want, none), (got, graphs)) = (run(false)?, run(true)?);
+    assert_eq!((got == want, none, graphs), (true, 0, 2));
     Ok(())
 }

@@ -309,7 +309,7 @@ by_value! {
         unused: u32 = 556,
     }
     /// A class loss.
-    ClassLoss: 192 => {
+    ClassLoss: 200 => {
         /// N of `[N, C, S]`.
         samples: u64 = 0,
         /// C of `[N, C, S]`.
@@ -340,6 +340,10 @@ by_value! {
         reduction: u32 = 180,
         /// Threads per row.
         lanes: Lanes = 184,
+        /// Whether the scores are in half precision, and the loss and its gradient in `f32`.
+        wide: u32 = 192,
+        /// Padding.
+        unused: u32 = 196,
     }
     /// Reduces the partial sums of a loss to the result.
     LossFinish: 24 => {
@@ -349,8 +353,8 @@ by_value! {
         count: f64 = 8,
         /// The reduction: 0 none, 1 mean, 2 sum.
         reduction: u32 = 16,
-        /// Padding.
-        unused: u32 = 20,
+        /// Whether the loss is in `f32` although the scores are in half precision.
+        wide: u32 = 20,
     }
     /// One parameter of an optimizer step.
     OptimSlot: 56 => {

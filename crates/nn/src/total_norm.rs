@@ -31,10 +31,13 @@ pub(crate) fn check_positive(op: &'static str, what: &str, value: f64) -> Result
     if value > 0.0 { Ok(()) } else { Err(Error::argument(op, format!("{what} {value} is not positive"))) }
 }
 
-/// The existing gradients, each once.
-pub(crate) fn gradients<T: Borrow<Tensor>>(parameters: impl IntoIterator<Item = T>) -> Vec<Tensor> {
+/// The existing gradients, each once: as [`Tensor::grad`] or [`Tensor::unconverted_grad`] has them.
+pub(crate) fn gradients<T: Borrow<Tensor>>(
+    parameters: impl IntoIterator<Item = T>,
+    grad: fn(&Tensor) -> Option<Tensor>,
+) -> Vec<Tensor> {
     let mut grads: Vec<Tensor> = Vec::new();
-    for grad in parameters.into_iter().filter_map(|p| p.borrow().grad()) {
+    for grad in parameters.into_iter().filter_map(|p| grad(p.borrow())) {
         if !grads.iter().any(|seen| seen.is_same(&grad)) {
             grads.push(grad);
         }

@@ -1,9 +1,15 @@
-//! Copies of parameters in half precision that optimizers write for autocast: training is, bit for bit, what it is if every
-//! forward pass converts its parameters.
+//! Copies of parameters in half precision that optimizers write for autocast, and gradients in half precision that they read:
+//! training is, bit for bit, what it is if every forward pass converts its parameters, and every backward pass their gradients.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kiln_nn::optim::{Adam, AdamOptions, AdamW, GradScaler, Optimizer, RMSprop, RMSpropOptions, SGD, SGDOptions};
+use kiln_nn::{
+    Linear, Module, ModuleTree,
+    optim::{
+        Adam, AdamOptions, AdamW, GradScaler, Optimizer, RMSprop, RMSpropOptions, SGD, SGDOptions, clip_grad_norm_,
+        clip_grad_value_,
+    },
+};
 use kiln_tensor::{Conv2d, DType, Device, Result, Tensor, autocast, manual_seed, no_grad};
 
 /// Two linear layers and a convolution whose filters are channels-last.
@@ -103,6 +109,11 @@ fn run(make: Make, low: DType, by_hand: bool) -> Result<Vec<Vec<u32>>> {
         }
         if step == 13 {
             no_grad(|| net.head.add_(0.25))?;
+        }
+        for (_, parameter) in net.parameters().iter().filter(|_| by_hand) {
+            // Reading gradients converts them, so this step has them in f32.
+            assert!(parameter.grad().is_none_or(|grad| grad.dtype() == DType::F32));
+            assert!(parameter.unconverted_grad().is_none_or(|grad| grad.dtype() == DType::F32));
         }
         optimizer.step()?;
         if let Some(later) = later {
@@ -214,5 +225,86 @@ fn filters_stay_channels_last() -> Result<()> {
     }
     let low = filters.to_dtype(DType::BF16)?;
     assert!(low.to_dtype(DType::F32)?.is_channels_last());
+    Ok(())
+}
+
+/// Both parameters and, where `reads`, gradients that were read before whatever used them.
+fn trained(
+    reads: bool,
+    low: DType,
+    step: &dyn Fn(&Net, &mut Adam, &mut GradScaler) -> Result<()>,
+) -> Result<Vec<Vec<u32>>> {
+    let net = Net::new()?;
+    let mut adam = Adam::new(net.parameters(), 1e-2)?;
+    let mut scaler = GradScaler::new().init_scale(1024.0).growth_interval(3);
+    let mut left = Vec::new();
+    for number in 0..8 {
+        let x = Tensor::randn([3, 3, 6, 6], Device::Cpu)?;
+        // Some gradients are infinite in f16.
+        let x = if number == 5 { x.mul(1e5)? } else { x };
+        adam.zero_grad();
+        scaler.scale(&net.loss(&x, Some(low), false)?)?.backward()?;
+        for (_, parameter) in net.parameters() {
+            let dtype = parameter.unconverted_grad().map(|grad| grad.dtype());
+            assert_eq!(dtype, Some(low), "the pass has left it so");
+            if reads {
+                assert_eq!(parameter.grad().map(|grad| grad.dtype()), Some(DType::F32));
+            }
+        }
+        step(&net, &mut adam, &mut scaler)?;
+        left.extend(net.parameters().iter().map(|(_, parameter)| bits(parameter)).collect::<Result<Vec<_>>>()?);
+        left.extend(adam.state_dict()?.values().map(bits).collect::<Result<Vec<_>>>()?);
+        left.push(vec![(scaler.get_scale()? as f32).to_bits()]);
+    }
+    Ok(left)
+}
+
+#[test]
+fn steps_read_gradients_in_half_precision() -> Result<()> {
+    let _turn = turn();
+    type Step = fn(&Net, &mut Adam, &mut GradScaler) -> Result<()>;
+    let steps: [(&str, Step); 4] = [
+        ("the scaler's step", |_, adam, scaler| scaler.step(adam).and_then(|()| scaler.update())),
+        ("unscaled and clipped by norm", |_, adam, scaler| {
+            scaler.unscale_(adam)?;
+            clip_grad_norm_(adam.parameters(), 0.5, 2.0)?;
+            scaler.step(adam)?;
+            scaler.update()
+        }),
+        ("clipped by value", |_, adam, scaler| {
+            scaler.unscale_(adam)?;
+            clip_grad_value_(adam.parameters(), 0.01)?;
+            scaler.step(adam)?;
+            scaler.update()
+        }),
+        ("changed in place", |net, adam, scaler| {
+            no_grad(|| net.weight.grad().map_or(Ok(()), |grad| grad.mul_(0.5)))?;
+            scaler.step(adam)?;
+            scaler.update()
+        }),
+    ];
+    for (name, step) in steps {
+        for low in [DType::BF16, DType::F16] {
+            let what = format!("{name}, {low}");
+            same(&trained(false, low, &step)?, &trained(true, low, &step)?, &what);
+        }
+    }
+    Ok(())
+}
+
+/// A module that moves takes its gradients along, and an optimizer of other tensors finds none.
+#[test]
+fn gradients_move_with_their_module() -> Result<()> {
+    let _turn = turn();
+    let mut layer = Linear::new(3, 2)?;
+    let old = layer.parameters();
+    autocast(DType::BF16, || layer.forward(&Tensor::randn([4, 3], Device::Cpu)?)?.sum(()))?.backward()?;
+    let want: Vec<_> = old.iter().map(|p| bits(&p.unconverted_grad().unwrap())).collect::<Result<_>>()?;
+    layer = layer.to_dtype(DType::F64)?;
+    for (parameter, want) in layer.parameters().iter().zip(want) {
+        let grad = parameter.grad().unwrap();
+        assert_eq!((grad.dtype(), bits(&grad)?), (DType::F64, want));
+    }
+    assert!(old.iter().all(|p| p.grad().is_none()));
     Ok(())
 }

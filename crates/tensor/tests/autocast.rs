@@ -1,5 +1,7 @@
 //! Regions of autocast: what they convert, what they keep, and how gradients come back.
 
+use std::sync::{Arc, Mutex};
+
 use kiln_tensor::{
     Conv2d, DType, Device, ErrorKind, Result, Tensor, autocast, autocast_dtype, autocast_guard, autocast_off,
     autograd::{self, BackwardCtx, BackwardOptions, Function, FunctionCtx, apply, trace_with_reads},
@@ -179,6 +181,129 @@ fn gradients_arrive_in_the_parameters_dtype() -> Result<()> {
         autocast(low, || loss.backward())?;
         for (grad, own) in grads.iter().zip(&own) {
             assert_eq!(values(grad), values(&own.grad().unwrap()));
+        }
+    }
+    Ok(())
+}
+
+/// The loss of a linear layer in half precision.
+fn loss(x: &Tensor, w: &Tensor, low: DType) -> Result<Tensor> {
+    autocast(low, || x.linear(w, None)?.square()?.mean(()))
+}
+
+#[test]
+fn gradients_are_converted_when_they_are_read() -> Result<()> {
+    for low in LOW {
+        let (x, w) = (randn(&[5, 7]), parameter(&[3, 7]));
+        loss(&x, &w, low)?.backward()?;
+        let computed = w.unconverted_grad().unwrap();
+        assert_eq!(computed.dtype(), low);
+        let grad = w.grad().unwrap();
+        assert_eq!((grad.dtype(), values(&grad)), (DType::F32, values(&computed)));
+        assert!(w.grad().unwrap().is_same(&grad) && w.unconverted_grad().unwrap().is_same(&grad), "only once");
+        // What is added to it is added in f32: twice the gradient, and that of an operand that is not in the region.
+        loss(&x, &w, low)?.backward()?;
+        assert!(w.grad().unwrap().is_same(&grad), "in place");
+        assert_eq!(values(&grad), values(&computed.to_dtype(DType::F32)?.mul(2.0)?));
+        w.zero_grad();
+        loss(&x, &w, low)?.backward()?;
+        loss(&x, &w, low)?.backward()?;
+        assert_eq!(values(&w.grad().unwrap()), values(&grad), "not read in between");
+        for wide_first in [false, true] {
+            w.zero_grad();
+            let mut losses = [loss(&x, &w, low)?, w.mul(0.123)?.sum(())?];
+            if wide_first {
+                losses.reverse();
+            }
+            losses[0].add(&losses[1])?.backward()?;
+            let want = computed.to_dtype(DType::F32)?.add(&w.detach().zeros_like()?.add(0.123)?)?;
+            assert_eq!(
+                (w.unconverted_grad().unwrap().dtype(), values(&w.grad().unwrap())),
+                (DType::F32, values(&want))
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn hooks_and_callers_see_gradients_in_the_parameters_dtype() -> Result<()> {
+    let (x, w) = (randn(&[5, 7]), parameter(&[3, 7]));
+    loss(&x, &w, DType::BF16)?.backward()?;
+    let want = values(&w.grad().unwrap());
+    w.zero_grad();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let noted = seen.clone();
+    let hook = w.register_hook(move |grad| {
+        noted.lock().unwrap().push((grad.dtype(), values(grad)));
+        Ok(Some(grad.mul(2.0)?))
+    })?;
+    let noted = seen.clone();
+    let after = w.register_post_accumulate_grad_hook(move |w, _| {
+        let grad = w.grad().unwrap();
+        noted.lock().unwrap().push((grad.dtype(), values(&grad)));
+        Ok(())
+    })?;
+    loss(&x, &w, DType::BF16)?.backward()?;
+    let twice: Vec<f32> = want.iter().map(|value| value * 2.0).collect();
+    assert_eq!(*seen.lock().unwrap(), [(DType::F32, want.clone()), (DType::F32, twice)]);
+    hook.remove();
+    w.zero_grad();
+    seen.lock().unwrap().clear();
+    loss(&x, &w, DType::BF16)?.backward()?;
+    assert_eq!(*seen.lock().unwrap(), [(DType::F32, want.clone())]);
+    after.remove();
+    w.zero_grad();
+    let [grad] = &autograd::grad(&[&loss(&x, &w, DType::BF16)?], &[&w])?[..] else { unreachable!("one input") };
+    assert_eq!((grad.dtype(), values(grad)), (DType::F32, want.clone()));
+    assert!(w.grad().is_none());
+    // A pass that is recorded converts, and the conversion has a history.
+    loss(&x, &w, DType::BF16)?.backward_with(&Tensor::ones((), Device::Cpu)?, BackwardOptions::create_graph())?;
+    let grad = w.unconverted_grad().unwrap();
+    assert_eq!((grad.dtype(), grad.requires_grad()), (DType::F32, true));
+    Ok(())
+}
+
+#[test]
+fn gradients_of_parameters_that_threads_share_are_added_up() -> Result<()> {
+    let (x, w) = (randn(&[5, 7]), parameter(&[3, 7]));
+    loss(&x, &w, DType::BF16)?.backward()?;
+    let once = w.grad().unwrap().copy()?;
+    for _ in 0..20 {
+        w.zero_grad();
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| {
+                    loss(&x, &w, DType::BF16).and_then(|loss| loss.backward()).unwrap();
+                    w.grad().unwrap();
+                });
+            }
+        });
+        assert_eq!(values(&w.grad().unwrap()), values(&once.mul(4.0)?));
+    }
+    Ok(())
+}
+
+#[test]
+fn losses_read_scores_in_half_precision() -> Result<()> {
+    use kiln_tensor::{ClassLoss, ClassLossInput, Reduction};
+    let labels = Tensor::new([1i64, 0, 3, 70, -100], Device::Cpu)?;
+    for (low, input) in [(DType::BF16, ClassLossInput::Logits), (DType::F16, ClassLossInput::LogProbs)] {
+        for (reduction, label_smoothing) in [(Reduction::Mean, 0.0), (Reduction::Sum, 0.1), (Reduction::None, 0.0)] {
+            let rule = ClassLoss { input, reduction, ignore_index: -100, label_smoothing };
+            let scores = randn(&[5, 80]).to_dtype(low)?.requires_grad_(true)?;
+            let loss = autocast(low, || scores.class_loss(&labels, None, &rule))?;
+            let own = scores.detach().to_dtype(DType::F32)?.requires_grad_(true)?;
+            let want = own.class_loss(&labels, None, &rule)?;
+            assert_eq!((loss.dtype(), values(&loss)), (DType::F32, values(&want)), "{rule:?}");
+            for loss in [&loss, &want] {
+                loss.mul(3.0)?.sum(())?.backward()?;
+            }
+            let grad = scores.grad().unwrap();
+            assert_eq!((grad.dtype(), values(&grad)), (low, values(&own.grad().unwrap().to_dtype(low)?)), "{rule:?}");
+            // Weights and probabilities are converted along with the scores.
+            let weight = Tensor::ones(80, Device::Cpu)?;
+            assert_eq!(autocast(low, || scores.class_loss(&labels, Some(&weight), &rule))?.dtype(), DType::F32);
         }
     }
     Ok(())

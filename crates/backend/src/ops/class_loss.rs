@@ -127,7 +127,9 @@ impl ClassLossOperands<'_> {
             has_dtype(op, dtype, weight.dtype())?;
             has_shape(op, "a weight per class", weight.layout, &[classes])?;
         }
-        has_dtype(op, dtype, loss.dtype())?;
+        if loss.dtype() != dtype.accumulator() {
+            has_dtype(op, dtype, loss.dtype())?;
+        }
         has_dtype(op, dtype.accumulator(), lse.dtype())?;
         has_dtype(op, dtype.accumulator(), total.dtype())?;
         has_shape(op, "a row statistic [N, S]", lse.layout, &rows)?;
@@ -141,7 +143,8 @@ impl ClassLossOperands<'_> {
 pub struct ClassLossArgs<'a> {
     /// The operands that are read.
     pub operands: ClassLossOperands<'a>,
-    /// The loss: a scalar, or `[N, S]` without reduction.
+    /// The loss: a scalar, or `[N, S]` without reduction. Of the dtype of `x`, or of its [accumulator](DType::accumulator):
+    /// losses of half precision are computed in `f32`, and rounded to what they are stored in.
     pub loss: ViewMut<'a>,
     /// Receives a statistic of each row for the gradient, `[N, S]` of the [accumulator](DType::accumulator) type.
     pub lse: ViewMut<'a>,
@@ -158,7 +161,7 @@ pub struct ClassLossArgs<'a> {
 pub struct ClassLossGradArgs<'a> {
     /// The operands of the loss.
     pub operands: ClassLossOperands<'a>,
-    /// The gradient of the loss, in its shape.
+    /// The gradient of the loss, in its shape and dtype.
     pub grad: View<'a>,
     /// As written by [`class_loss`](ClassLossBackend::class_loss).
     pub lse: View<'a>,

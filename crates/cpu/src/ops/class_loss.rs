@@ -15,7 +15,12 @@ mod tile;
 
 use kiln_backend::{Checked, ClassLossArgs, ClassLossBackend, ClassLossGradArgs, ClassLossOperands, Error, Result};
 
-use crate::{device::CpuBackend, numeric::dispatch::for_float};
+use crate::{
+    device::CpuBackend,
+    numeric::dispatch::{for_float, for_half},
+};
+
+const WIDER: &str = "only losses of half precision may be wider than their scores";
 
 impl ClassLossBackend for CpuBackend {
     fn class_loss(&self, args: Checked<ClassLossArgs>) -> Result<()> {
@@ -23,12 +28,20 @@ impl ClassLossBackend for CpuBackend {
         if args.grad.is_some() {
             return Err(Error::argument(rule.name(), "the CPU computes the gradient by a call of its own"));
         }
-        for_float!(rule.name(), x.dtype(), T => forward::forward::<T>(args.into_inner()))
+        let args = args.into_inner();
+        if args.loss.dtype() == x.dtype() {
+            return for_float!(rule.name(), x.dtype(), T => forward::forward::<T, T>(args));
+        }
+        for_half!(x.dtype(), T => forward::forward::<T, f32>(args), other => Err(Error::dtype(rule.name(), other, WIDER)))
     }
 
     fn class_loss_grad(&self, args: Checked<ClassLossGradArgs>) -> Result<()> {
         let ClassLossOperands { rule, x, .. } = args.operands;
-        for_float!(rule.name(), x.dtype(), T => backward::backward::<T>(args.into_inner()))
+        let args = args.into_inner();
+        if args.grad.dtype() == x.dtype() {
+            return for_float!(rule.name(), x.dtype(), T => backward::backward::<T, T>(args));
+        }
+        for_half!(x.dtype(), T => backward::backward::<T, f32>(args), other => Err(Error::dtype(rule.name(), other, WIDER)))
     }
 }
 

@@ -64,8 +64,16 @@ impl<'a> ClassProblem<'a> {
                 (samples * positions) as u64,
                 positions > 1 && steps[2].abs() < steps[1].abs(),
             ),
+            wide: 0,
+            unused: 0,
         };
         Ok(ClassProblem { x, target, weight, labels, params })
+    }
+
+    /// The loss, or its gradient: of the dtype of the scores, or a wider one.
+    fn set_loss(&mut self, loss: &Tensor<'_>) {
+        self.params.loss = strides(loss.layout);
+        self.params.wide = u32::from(loss.dtype != self.x.dtype);
     }
 
     fn kind(&self) -> &'static str {
@@ -104,7 +112,8 @@ impl ClassLossBackend for CudaBackend {
         let access = Access { device, op: operands.rule.name() };
         let mut problem = ClassProblem::new(&access, operands)?;
         let (loss, lse, total) = (access.write(loss)?, access.write(lse)?, access.write(total)?);
-        (problem.params.loss, problem.params.lse) = (strides(loss.layout), strides(lse.layout));
+        problem.set_loss(&loss);
+        problem.params.lse = strides(lse.layout);
         let grad = grad.map(|grad| access.write(grad)).transpose()?;
         if let Some(grad) = &grad {
             problem.params.out = strides(grad.layout);
@@ -145,7 +154,8 @@ impl ClassLossBackend for CudaBackend {
         }
         if blocks > 1 {
             let count = if problem.labels { 0.0 } else { (params.samples * params.positions.extent) as f64 };
-            device.finish_loss(tag, blocks, count, operands.rule.reduction, [partial, loss, total])?;
+            let kind = (operands.rule.reduction, params.wide == 1);
+            device.finish_loss(tag, blocks, count, kind, [partial, loss, total])?;
         }
         Ok(())
     }
@@ -169,7 +179,8 @@ impl ClassLossBackend for CudaBackend {
             return Ok(());
         }
         problem.params.out = strides(out.layout);
-        (problem.params.loss, problem.params.lse) = (strides(grad.layout), strides(lse.layout));
+        problem.set_loss(&grad);
+        problem.params.lse = strides(lse.layout);
         let (from, to) = (problem.params.x, problem.params.out);
         // Packs of both are at the same classes.
         let size = problem.x.dtype.size() as i64;

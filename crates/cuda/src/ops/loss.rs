@@ -28,16 +28,17 @@ pub(super) fn code(reduction: Reduction) -> u32 {
 }
 
 impl Device {
-    /// Reduces the partial sums of blocks to the loss. The memory of the sums may be freed when this returns.
+    /// Reduces the partial sums of blocks to the loss of scores of this dtype, which may be wider. The memory of the sums may be
+    /// freed when this returns.
     pub(super) fn finish_loss(
         &self,
         tag: Tag,
         blocks: u32,
         count: f64,
-        reduction: Reduction,
+        (reduction, is_wide): (Reduction, bool),
         [partial, loss, total]: [u64; 3],
     ) -> Result<()> {
-        let finish = LossFinish { blocks: blocks.into(), count, reduction: code(reduction), unused: 0 };
+        let finish = LossFinish { blocks: blocks.into(), count, reduction: code(reduction), wide: is_wide.into() };
         launch!(self, LOSS_FINISH, "sum", tag, 1, finish, partial, loss, total)
     }
 }

@@ -51,7 +51,7 @@ impl PointwiseLossBackend for CudaBackend {
             reduction
         )?;
         if reduced && blocks > 1 {
-            device.finish_loss(tag, blocks, numel as f64, loss.reduction, [partial, out, 0])?;
+            device.finish_loss(tag, blocks, numel as f64, (loss.reduction, false), [partial, out, 0])?;
         }
         Ok(())
     }

@@ -6,11 +6,16 @@ use crate::support::*;
 
 /// The losses of a class loss of `[N, C, S]`, and what is saved for the gradient: a number per row, and the divisor.
 pub fn class_loss(on: &dyn Backend, operands: ClassLossOperands) -> Result<[Tensor; 3]> {
+    class_loss_in(on, operands, operands.x.dtype())
+}
+
+/// [`class_loss`] with the losses in this dtype.
+fn class_loss_in(on: &dyn Backend, operands: ClassLossOperands, loss: DType) -> Result<[Tensor; 3]> {
     let (dtype, dims) = (operands.x.dtype(), operands.x.layout.dims());
     let rows = [dims[0], dims[2]];
     let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
     let loss_dims: &[usize] = if operands.rule.reduction == Reduction::None { &rows } else { &[] };
-    let [mut loss, mut lse, mut total] = [(dtype, loss_dims), (wide, &rows), (wide, &[])]
+    let [mut loss, mut lse, mut total] = [(loss, loss_dims), (wide, &rows), (wide, &[])]
         .map(|(dtype, dims)| target(on, dtype, dims, MemoryLayout::Dense));
     let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
     on.class_loss(ClassLossArgs { operands, loss: to, lse: kept, total: sum, grad: None }.checked()?)?;
@@ -21,7 +26,7 @@ pub fn class_loss(on: &dyn Backend, operands: ClassLossOperands) -> Result<[Tens
 pub fn class_loss_grad(on: &dyn Backend, operands: ClassLossOperands, results: &[Tensor; 3]) -> Result<Tensor> {
     let [loss, lse, total] = results;
     let (dtype, dims) = (operands.x.dtype(), operands.x.layout.dims());
-    let grad = tensor(on, dtype, loss.layout.dims(), MemoryLayout::Dense, 7);
+    let grad = tensor(on, loss.view().dtype(), loss.layout.dims(), MemoryLayout::Dense, 7);
     let mut dx = target(on, dtype, dims, MemoryLayout::Dense);
     let (grad, lse, total, out) = (grad.view(), lse.view(), total.view(), dx.view_mut());
     on.class_loss_grad(ClassLossGradArgs { operands, grad, lse, total, out }.checked()?)?;
@@ -54,6 +59,28 @@ fn cross_entropy() {
                     let weight = (smoothing > 0.0).then_some(weight.view());
                     let operands = ClassLossOperands { rule, x: x.view(), target: labels.view(), weight };
                     let results = class_loss(on, operands)?;
+                    let dx = class_loss_grad(on, operands, &results)?;
+                    let [loss, _, total] = results;
+                    Ok(vec![loss, total, dx])
+                });
+            }
+        }
+    }
+}
+
+/// Losses in f32 of scores in half precision, by both kinds of kernels, in one block and in several.
+#[test]
+fn cross_entropy_of_half_precision_in_f32() {
+    for dtype in [DType::F16, DType::BF16] {
+        for reduction in [Reduction::None, Reduction::Mean, Reduction::Sum] {
+            for dims in [[30, 10, 1], [3, 5, 4], [5000, 10, 1], [7, 200, 1], [900, 200, 1], [0, 70, 1]] {
+                let rule =
+                    ClassLoss { input: ClassLossInput::Logits, reduction, ignore_index: 2, label_smoothing: 0.0 };
+                same(&format!("{rule:?} {dims:?}"), |on| {
+                    let x = tensor(on, dtype, &dims, MemoryLayout::Dense, 1);
+                    let labels = index(on, &[dims[0], dims[2]], dims[1]);
+                    let operands = ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None };
+                    let results = class_loss_in(on, operands, DType::F32)?;
                     let dx = class_loss_grad(on, operands, &results)?;
                     let [loss, _, total] = results;
                     Ok(vec![loss, total, dx])

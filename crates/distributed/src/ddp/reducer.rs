@@ -151,9 +151,10 @@ impl Reducer {
         }
         // Copies the gradient into the bucket if it was newly allocated: after `zero_grad`, and in the first pass.
         let (name, parameter) = &self.parameters[i];
-        if let Some(grad) = parameter.grad()
+        if let Some(grad) = parameter.unconverted_grad()
             && !grad.is_same(&self.views[i])
         {
+            // Which converts it, after a pass under autocast.
             no_grad(|| self.views[i].copy_(&grad))?;
             parameter.set_grad(Some(self.views[i].clone()))?;
         }
@@ -204,7 +205,7 @@ impl Reducer {
     /// Called for a parameter that gets no gradient in this pass: the average includes its gradient from earlier
     /// passes, or else 0.
     fn leave_out(&self, state: &mut Pass, i: usize) -> Result<()> {
-        match self.parameters[i].1.grad() {
+        match self.parameters[i].1.unconverted_grad() {
             None => no_grad(|| self.views[i].zero_())?,
             Some(grad) if grad.is_same(&self.views[i]) => {}
             Some(grad) => no_grad(|| self.views[i].copy_(&grad))?,
@@ -258,7 +259,7 @@ impl Reducer {
                 used.to_vec::<i32>()?.into_iter().zip(&self.parameters).zip(&self.views)
             {
                 // Other ranks have gradients for it, so this rank gets the average too.
-                if uses > 0 && parameter.grad().is_none() {
+                if uses > 0 && parameter.unconverted_grad().is_none() {
                     parameter.set_grad(Some(view.clone()))?;
                 }
             }

@@ -132,7 +132,7 @@ pub trait ModuleExt: ModuleTree {
     /// # Errors
     /// If `norm_type` is not positive, or memory runs out.
     fn grad_norm(&self, norm_type: f64) -> Result<Tensor> {
-        get_total_norm(gradients(self.parameters()), norm_type)
+        get_total_norm(gradients(self.parameters(), Tensor::unconverted_grad), norm_type)
     }
 }
 

@@ -26,7 +26,7 @@ pub fn clip_grad_norm_<T: Borrow<Tensor>>(
     const OP: &str = "clip_grad_norm_";
     check_positive(OP, "max_norm", max_norm)?;
     check_positive(OP, "norm_type", norm_type)?;
-    let grads = gradients(parameters);
+    let grads = gradients(parameters, Tensor::grad);
     no_grad(|| {
         let Some(total) = total_norm(&grads, norm_type)? else { return Tensor::zeros((), kiln_tensor::Device::Cpu) };
         // Without a branch on a value on the device: a factor of 1 leaves the gradients unchanged.
@@ -48,5 +48,6 @@ pub fn clip_grad_value_<T: Borrow<Tensor>>(parameters: impl IntoIterator<Item = 
     if clip_value.is_nan() || clip_value < 0.0 {
         return Err(Error::argument("clip_grad_value_", format!("clip_value {clip_value} is negative")));
     }
-    no_grad(|| gradients(parameters).iter().try_for_each(|g| g.copy_(&g.minimum(clip_value)?.maximum(-clip_value)?)))
+    let grads = gradients(parameters, Tensor::grad);
+    no_grad(|| grads.iter().try_for_each(|g| g.copy_(&g.minimum(clip_value)?.maximum(-clip_value)?)))
 }

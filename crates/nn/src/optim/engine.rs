@@ -149,7 +149,7 @@ fn step(
     watch: &Arc<Watch>,
 ) -> Result<()> {
     groups::iter(groups).try_for_each(|(rule, _)| rule.validate())?;
-    if groups::slots(groups).all(|slot| slot.param.grad().is_none()) {
+    if groups::slots(groups).all(|slot| slot.param.unconverted_grad().is_none()) {
         return Err(no_gradients(groups));
     }
     unused.clear();
@@ -157,7 +157,7 @@ fn step(
         let (rule, members) = groups.at_mut(i);
         let mut ready: Vec<(Device, usize, Tensor)> = Vec::with_capacity(members.slots.len());
         for (i, slot) in members.slots.iter_mut().enumerate() {
-            match slot.param.grad() {
+            match slot.param.unconverted_grad() {
                 Some(grad) => {
                     slot.prepare(rule)?;
                     ready.push((slot.param.device(), i, grad));

@@ -18,6 +18,7 @@ use kiln_tensor::{
 };
 
 use super::optimizer::Optimizer;
+use crate::total_norm::gradients;
 
 const OP: &str = "GradScaler";
 
@@ -210,7 +211,7 @@ impl GradScaler {
             }
             StageOf::Stepped => return Err(Error::argument(OP, "unscale_() is being called after step()")),
         }
-        let grads = gradients(optimizer);
+        let grads = gradients(optimizer.parameters(), Tensor::grad);
         if grads.iter().any(|grad| grad.dtype() == DType::F16) {
             return Err(Error::dtype(
                 OP,
@@ -238,7 +239,7 @@ impl GradScaler {
             return Err(Error::argument(OP, "step() has already been called since the last update()"));
         }
         if stage == StageOf::Ready {
-            self.look_at(&gradients(optimizer), at, false)?;
+            self.look_at(&gradients(optimizer.parameters(), Tensor::unconverted_grad), at, false)?;
         }
         let Some(on_device) = &self.on_device else { return Ok(()) };
         let scale = (stage == StageOf::Ready).then_some(&on_device.scale);
@@ -400,9 +401,4 @@ fn check(scale: f64, growth: &ScaleGrowth) -> Result<()> {
 
 fn not_scaled(call: &str) -> Error {
     Error::argument(OP, format!("{call}() before scale(): no loss was scaled in this iteration"))
-}
-
-/// The existing gradients, each once.
-fn gradients<O: Optimizer + ?Sized>(optimizer: &O) -> Vec<Tensor> {
-    crate::total_norm::gradients(optimizer.parameters())
 }

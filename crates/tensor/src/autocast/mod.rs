@@ -71,7 +71,7 @@ impl Drop for AutocastGuard {
 /// - Only `f32`, `f16` and `bf16` are converted; `f64`, integers and truth values are not. Operations in place (`add_`) have
 ///   the dtype of the tensor that they change.
 ///
-/// A parameter is converted once in a region, and again only after it has changed; the gradient arrives in its own dtype.
+/// A parameter is converted once in a region, and again only after it has changed. Its [`grad`](Tensor::grad) is in its own dtype.
 /// The backward pass computes in the dtypes that the forward pass had, wherever it runs: call it outside the region, as in
 /// PyTorch, or inside. Gradients in `f16` need a `GradScaler`. Regions nest, [`autocast_off`] switches autocast off inside
 /// one, and other threads are not in it.

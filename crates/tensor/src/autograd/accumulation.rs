@@ -1,36 +1,47 @@
 //! Accumulation of gradients: those that arrive at the same tensor are added up.
+//!
+//! Under autocast the gradient of a parameter in `f32` is computed in half precision. The first one that arrives is kept as it
+//! is: the optimizer's launch reads it so, and [`Tensor::grad`] converts it. Whatever is added to it is added in `f32`, so sums
+//! are those of converted gradients.
 
 use std::sync::Arc;
 
-use kiln_backend::{BinaryOp, Result};
+use kiln_backend::{BinaryOp, DType, Result};
 
 use super::mode::grad_enabled;
-use crate::{captured::note_grad_read, tensor::Tensor};
+use crate::{
+    captured::{is_grad_new, note_grad_read},
+    tensor::Tensor,
+};
 
 /// Adds a gradient to a tensor's `grad`: in place, unless the pass is recorded (`create_graph`). The first one is moved
 /// there if there is no other handle to it.
 pub(crate) fn accumulate(leaf: &Tensor, grad: Tensor) -> Result<()> {
     note_grad_read(leaf);
-    let existing = leaf.0.meta.lock().grad.clone();
-    if let Some(sum) = existing {
+    if let Some(sum) = leaf.converted_grad()? {
         if grad_enabled() {
             return leaf.set_grad(Some(sum.add(&grad)?));
         }
-        return sum.assign(BinaryOp::Add, &grad);
+        return sum.assign(BinaryOp::Add, &in_dtype(grad, leaf.dtype())?);
     }
+    // A captured step that adds to what it finds is valid for that tensor, and one that is converted when it is read is not the
+    // same afterwards.
+    let grad = if is_grad_new(leaf) { grad } else { in_dtype(grad, leaf.dtype())? };
     let own = if is_exclusive(&grad) { grad } else { grad.copy()? };
-    let previous = {
+    {
         let mut meta = leaf.0.meta.lock();
-        match &meta.grad {
-            // Another thread's backward pass came first.
-            Some(sum) => Some(sum.clone()),
-            None => {
-                meta.grad = Some(own.clone());
-                None
-            }
+        if meta.grad.is_none() {
+            meta.grad = Some(own);
+            return Ok(());
         }
-    };
-    previous.map_or(Ok(()), |sum| sum.assign(BinaryOp::Add, &own))
+    }
+    // Another thread's backward pass came first.
+    accumulate(leaf, own)
+}
+
+/// A gradient in the dtype of its leaf.
+fn in_dtype(grad: Tensor, dtype: DType) -> Result<Tensor> {
+    if grad.dtype() == dtype { Ok(grad) } else { grad.converted_in_order(dtype) }
 }
 
 /// Adds to a gradient that is still being propagated, in place if there is no other handle to it and nothing is recorded.

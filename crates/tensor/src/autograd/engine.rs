@@ -311,6 +311,8 @@ impl Pass {
                     accumulate(leaf, grad)?;
                     return self.hooked.iter().try_for_each(|pass| pass.accumulated(leaf));
                 }
+                // Hooks and callers see gradients in the dtype of the leaf.
+                let grad = grad.to_dtype(leaf.dtype())?;
                 match self.leaves.iter_mut().find(|(seen, _)| seen.is_same(leaf)) {
                     Some((_, sum)) => add_to(sum, &grad)?,
                     None => self.leaves.push((leaf.clone(), grad)),
@@ -332,10 +334,11 @@ impl Pass {
     }
 }
 
-/// Checks that a rule's gradient has the dtype, device and shape of its input.
+/// Checks that a rule's gradient has the dtype, device and shape of its input; a leaf in `f32` takes it in half precision, too.
 fn check_kind(node: &Node, input: usize, edge: &Edge, grad: &Tensor) -> Result<()> {
     if let Edge::Leaf(tensor) = edge
-        && (grad.dtype() != tensor.dtype() || grad.device() != tensor.device())
+        && (grad.device() != tensor.device()
+            || (grad.dtype() != tensor.dtype() && !tensor.defers_conversion_of(grad.dtype())))
     {
         let (got, want) = ((grad.dtype(), grad.device()), (tensor.dtype(), tensor.device()));
         let message =

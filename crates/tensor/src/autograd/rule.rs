@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kiln_backend::{Error, Result};
+use kiln_backend::{DType, Error, Result};
 use smallvec::{SmallVec, smallvec};
 
 use super::{
@@ -115,6 +115,16 @@ impl Ctx<'_> {
     /// Whether the gradient of input `i` is needed.
     pub fn needs(&self, i: usize) -> bool {
         self.needs.get(i).copied().unwrap_or(false)
+    }
+
+    /// Whether the gradient of input `i` in this dtype may be left to the leaf that it goes to, which
+    /// [converts it](Tensor::grad) when it is read.
+    pub fn leaf_converts(&self, i: usize, dtype: DType) -> bool {
+        let leaf = |edge: &Option<Edge>| match edge {
+            Some(Edge::Leaf(leaf)) => leaf.defers_conversion_of(dtype),
+            _ => false,
+        };
+        !self.create_graph && self.node.edges.get(i).is_some_and(leaf)
     }
 
     /// Calls `f` only if the gradient of input `i` is needed.

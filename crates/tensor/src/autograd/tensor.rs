@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use kiln_backend::{Error, Result};
+use kiln_backend::{DType, Error, Result};
 use kiln_derive::located;
 
 use super::{
@@ -60,12 +60,46 @@ impl Tensor {
         Ok(())
     }
 
-    /// The gradient that backward passes have accumulated: `None` before the first one, and for tensors that keep none.
-    /// It is a handle, not a copy.
+    /// The gradient that backward passes have accumulated, in this tensor's dtype: `None` before the first one, and for tensors
+    /// that keep none. It is a handle, not a copy.
+    ///
+    /// [`autocast`](crate::autocast) computes gradients of `f32` parameters in half precision. They are converted here, when
+    /// they are read for the first time; if there is no memory for that, the result is in half precision.
     #[must_use]
     pub fn grad(&self) -> Option<Tensor> {
         note_grad_read(self);
+        self.converted_grad().unwrap_or_else(|_no_memory| self.unconverted_grad())
+    }
+
+    /// [`grad`](Tensor::grad) as the backward pass has computed it: for an `f32` tensor it may be in half precision. For code
+    /// that reads either, such as [`optimizer_step`](crate::optimizer_step), and need not wait for a conversion.
+    #[must_use]
+    pub fn unconverted_grad(&self) -> Option<Tensor> {
+        note_grad_read(self);
         self.0.meta.lock().grad.clone()
+    }
+
+    /// Whether gradients in this dtype may be left to this tensor as they are.
+    pub(crate) fn defers_conversion_of(&self, grad: DType) -> bool {
+        self.dtype() == DType::F32 && grad.is_half()
+    }
+
+    /// The gradient in this tensor's dtype, in which it is kept from now on.
+    pub(crate) fn converted_grad(&self) -> Result<Option<Tensor>> {
+        loop {
+            let low = match &self.0.meta.lock().grad {
+                Some(grad) if grad.dtype() != self.dtype() => grad.clone(),
+                own => return Ok(own.clone()),
+            };
+            let own = low.converted_in_order(self.dtype())?;
+            let mut meta = self.0.meta.lock();
+            // Another thread may have replaced it meanwhile.
+            if meta.grad.as_ref().is_some_and(|now| now.is_same(&low)) {
+                let _old = meta.grad.replace(own.clone());
+                drop(meta);
+                return Ok(Some(own));
+            }
+        }
     }
 
     /// Replaces the gradient.

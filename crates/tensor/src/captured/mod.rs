@@ -8,7 +8,7 @@ mod tree;
 
 pub use kiln_backend::is_capturing;
 pub use record::{before_launch, valid_while};
-pub(crate) use record::{note_grad_read, note_grad_replaced, note_low_copy};
+pub(crate) use record::{is_grad_new, note_grad_read, note_grad_replaced, note_low_copy};
 pub use refuse::on_host;
 pub(crate) use refuse::{refuse_elsewhere, refuse_read, refuse_upload};
 pub use step::CapturedStep;

@@ -206,6 +206,18 @@ pub(crate) fn note_grad_replaced(leaf: &Tensor) {
     note_grad(leaf, false);
 }
 
+/// Whether the gradient that a leaf gets now is a new one in every launch of the step that this thread captures, because the
+/// step has dropped the one before; also if nothing is captured. Otherwise the step finds the gradient of the launch before,
+/// and is valid for that tensor.
+pub(crate) fn is_grad_new(leaf: &Tensor) -> bool {
+    let mut is_new = true;
+    with(|record| {
+        let slot = record.grads.iter().find(|slot| std::ptr::eq(slot.leaf.as_ptr(), Arc::as_ptr(&leaf.0)));
+        is_new = slot.is_some_and(|slot| !slot.is_read);
+    });
+    is_new
+}
+
 /// Registers what the host has to do before each launch of the step that this thread captures, including the first. For
 /// example, optimizers upload a learning rate that has changed.
 pub fn before_launch(action: impl FnMut() -> Result<()> + Send + 'static) {

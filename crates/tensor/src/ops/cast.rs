@@ -51,7 +51,10 @@ impl Tensor {
     /// Records `out`, which has this tensor's values in another floating-point dtype, as [`to_dtype`](Tensor::to_dtype) does.
     pub(crate) fn cast_to(&self, out: Tensor) -> Result<Tensor> {
         let own = self.dtype();
-        let out = record(out, "ToCopyBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.to_dtype(own)?)))?;
+        let out = record(out, "ToCopyBackward0", &[self], &[], move |ctx| {
+            let grad = ctx.grad()?;
+            Ok(one(if ctx.leaf_converts(0, grad.dtype()) { grad } else { grad.to_dtype(own)? }))
+        })?;
         Ok(out.described("cast", || []))
     }
 

@@ -11,8 +11,8 @@ use smallvec::{SmallVec, smallvec};
 
 use super::check;
 use crate::{
-    autocast::cast_operands,
-    autograd::{Edge, is_recorded, no_grad, one, record},
+    autocast::{autocast_off_guard, cast_operands, is_autocast_enabled},
+    autograd::{Edge, is_recorded, is_tracing, no_grad, one, record},
     tensor::Tensor,
 };
 
@@ -43,17 +43,26 @@ impl Tensor {
             ClassLossInput::Logits => "cross_entropy",
             ClassLossInput::LogProbs => "nll_loss",
         };
+        // Under autocast losses are in f32. The kernels compute in that anyway, so scores in half precision are read as they are,
+        // and their gradient is rounded once. (A trace shows conversions.)
+        let is_plain = weight.is_none() && !target.dtype().is_float();
+        if is_autocast_enabled() && self.dtype().is_half() && is_plain && !is_tracing() {
+            let _off = autocast_off_guard();
+            return self.class_loss_no_autocast(op, target, None, rule, DType::F32);
+        }
         cast_operands(op, [self, target], [weight], |[x, target], [weight]| {
-            x.class_loss_no_autocast(op, target, weight, rule)
+            x.class_loss_no_autocast(op, target, weight, rule, x.dtype())
         })
     }
 
+    /// `dtype`: that of the loss.
     fn class_loss_no_autocast(
         &self,
         op: &'static str,
         target: &Tensor,
         weight: Option<&Tensor>,
         rule: &ClassLoss,
+        dtype: DType,
     ) -> Result<Tensor> {
         let sizes = self.class_sizes(op, target, weight, rule)?;
         if target.requires_grad() {
@@ -74,7 +83,7 @@ impl Tensor {
         let loss = {
             let (x, t, w) = (x.read(), flat_target.read(), weight.map(Tensor::read));
             let (mut lse_out, mut total_out) = (lse.0.storage.write(), total.0.storage.write());
-            Tensor::compute(self.device(), self.dtype(), loss_shape, |backend, out| {
+            Tensor::compute(self.device(), dtype, loss_shape, |backend, out| {
                 let lse_out = kiln_backend::ViewMut { buffer: &mut **lse_out, layout: lse.layout() };
                 let total_out = kiln_backend::ViewMut { buffer: &mut **total_out, layout: total.layout() };
                 let weight = w.as_ref().map(|w| w.view());
@@ -123,8 +132,9 @@ impl Tensor {
             }
             if ctx.create_graph {
                 return ctx.composed(&[ctx.saved(4)?], |scores| {
-                    let losses = written_out(&scores[0].reshape(sizes.flat)?, &target, weight.as_ref(), &rule)?;
-                    losses.reshape(shape)
+                    let scores = scores[0].reshape(sizes.flat)?;
+                    let scores = if scores.dtype() == dtype { scores } else { scores.widened()? };
+                    written_out(&scores, &target, weight.as_ref(), &rule)?.reshape(shape)
                 });
             }
             let grad = ctx.grad()?.reshape(loss_shape)?;

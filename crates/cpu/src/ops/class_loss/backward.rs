@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// What the backward pass reads for each row, and where it writes.
-struct Slopes<'a, T: Stored> {
+struct Slopes<'a, T: Stored, L> {
     /// The gradient of the loss: one per row, or one for all.
-    grad: Source<'a, T>,
+    grad: Source<'a, L>,
     grad_layout: Layout,
     /// What the reduction multiplies it by.
     scale: T::Compute,
@@ -26,7 +26,10 @@ struct Slopes<'a, T: Stored> {
     out: Planes<*mut T>,
 }
 
-pub(super) fn backward<T: Stored<Compute: Real>>(args: ClassLossGradArgs) -> Result<()> {
+/// The gradients of scores of type `T`, from those of losses of type `L`.
+pub(super) fn backward<T: Stored<Compute: Real>, L: Stored<Compute = T::Compute>>(
+    args: ClassLossGradArgs,
+) -> Result<()> {
     let ClassLossGradArgs { operands, grad, lse, total, out } = args;
     let (rule, op) = (operands.rule, operands.rule.name());
     let problem = Problem::<T>::new(operands)?;
@@ -37,7 +40,7 @@ pub(super) fn backward<T: Stored<Compute: Real>>(args: ClassLossGradArgs) -> Res
         Reduction::Mean => T::Compute::of(1.0) / unsafe { total.ptr().read() },
         Reduction::None | Reduction::Sum => T::Compute::of(1.0),
     };
-    let slopes = Slopes {
+    let slopes: Slopes<T, L> = Slopes {
         grad: Source::new(op, grad)?,
         grad_layout,
         scale,
@@ -56,9 +59,9 @@ pub(super) fn backward<T: Stored<Compute: Real>>(args: ClassLossGradArgs) -> Res
 }
 
 /// Writes the gradients of a range of rows.
-fn backward_rows<T: Stored<Compute: Real>>(
+fn backward_rows<T: Stored<Compute: Real>, L: Stored<Compute = T::Compute>>(
     problem: &Problem<T>,
-    slopes: &Slopes<T>,
+    slopes: &Slopes<T, L>,
     tiles: &mut [Tile<T::Compute>; 2],
     range: Range<usize>,
 ) {

@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// Where the forward pass puts its results.
-struct Outputs<'a, T: Stored> {
+struct Outputs<'a, T: Stored, L> {
     /// One loss per row, or nothing if they are reduced.
-    losses: Option<Rows<'a, T>>,
+    losses: Option<Rows<'a, L>>,
     spread: Rows<'a, T::Compute>,
 }
 
@@ -43,11 +43,12 @@ impl<'a, T: Stored> Rows<'a, T> {
     }
 }
 
-pub(super) fn forward<T: Stored<Compute: Real>>(args: ClassLossArgs) -> Result<()> {
+/// The losses of scores of type `T`, stored as `L`.
+pub(super) fn forward<T: Stored<Compute: Real>, L: Stored<Compute = T::Compute>>(args: ClassLossArgs) -> Result<()> {
     let ClassLossArgs { operands, loss, lse, total, .. } = args;
     let (rule, op) = (operands.rule, operands.rule.name());
     let problem = Problem::<T>::new(operands)?;
-    let (loss, total) = (Target::<T>::new(op, loss)?, Target::<T::Compute>::new(op, total)?);
+    let (loss, total) = (Target::<L>::new(op, loss)?, Target::<T::Compute>::new(op, total)?);
     let spread = Rows::new(Target::<T::Compute>::new(op, lse)?);
     let (losses, reduced) =
         if rule.reduction == Reduction::None { (Some(Rows::new(loss)), None) } else { (None, Some(loss)) };
@@ -70,16 +71,16 @@ pub(super) fn forward<T: Stored<Compute: Real>>(args: ClassLossArgs) -> Result<(
         total.ptr().write(T::Compute::of(divisor));
         if let Some(loss) = reduced {
             let value = if rule.reduction == Reduction::Mean { loss_sum / divisor } else { loss_sum };
-            loss.ptr().write(T::store(T::Compute::of(value)));
+            loss.ptr().write(L::store(T::Compute::of(value)));
         }
     }
     Ok(())
 }
 
 /// Computes the losses of a range of rows. Returns their sum, and the sum of the weights of labels not ignored.
-fn forward_rows<T: Stored<Compute: Real>>(
+fn forward_rows<T: Stored<Compute: Real>, L: Stored<Compute = T::Compute>>(
     problem: &Problem<T>,
-    outputs: &Outputs<T>,
+    outputs: &Outputs<T, L>,
     tiles: &mut [Tile<T::Compute>; 2],
     range: Range<usize>,
 ) -> (f64, f64) {
