@@ -5,16 +5,78 @@ mod turns;
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{
-    Conv2d, Conv2dConfig, Linear, Module, Optimizer, SGD, VarBuilder, VarMap, conv2d, linear, loss, ops::dropout,
+    BatchNorm, Conv2d, Conv2dConfig, Linear, Module, ModuleT, Optimizer, SGD, VarBuilder, VarMap, batch_norm, conv2d,
+    conv2d_no_bias, linear, loss, ops::dropout,
 };
 
 enum Layer {
     Conv(Conv2d),
+    ConvNorm(ConvNorm),
+    Residual(Residual),
     Linear(Linear),
     ReLU,
     MaxPool,
+    OverlappingMaxPool,
+    GlobalAverage,
     Flatten,
     Dropout,
+}
+
+/// A convolution without a bias, and a batch normalization.
+struct ConvNorm(Conv2d, BatchNorm);
+
+impl ConvNorm {
+    fn new(c: usize, o: usize, kernel: usize, stride: usize, vb: &VarBuilder<'_>) -> Result<ConvNorm> {
+        let config = Conv2dConfig { padding: kernel / 2, stride, ..Default::default() };
+        Ok(ConvNorm(conv2d_no_bias(c, o, kernel, config, vb.pp("conv"))?, batch_norm(o, 1e-5, vb.pp("bn"))?))
+    }
+
+    fn forward(&self, x: &Tensor, training: bool) -> Result<Tensor> {
+        self.1.forward_t(&self.0.forward(x)?, training)
+    }
+}
+
+/// The block of ResNet-18: two convolutions, and the input, perhaps by a convolution of its own.
+struct Residual {
+    convs: [ConvNorm; 2],
+    shortcut: Option<ConvNorm>,
+}
+
+impl Residual {
+    fn new(c: usize, o: usize, stride: usize, vb: &VarBuilder<'_>) -> Result<Residual> {
+        let (first, second) = (vb.pp("1"), vb.pp("2"));
+        let convs = [ConvNorm::new(c, o, 3, stride, &first)?, ConvNorm::new(o, o, 3, 1, &second)?];
+        let differs = stride != 1 || c != o;
+        let shortcut = differs.then(|| ConvNorm::new(c, o, 1, stride, &vb.pp("downsample"))).transpose()?;
+        Ok(Residual { convs, shortcut })
+    }
+
+    fn forward(&self, x: &Tensor, training: bool) -> Result<Tensor> {
+        let [first, second] = &self.convs;
+        let y = second.forward(&first.forward(x, training)?.relu()?, training)?;
+        let x = self.shortcut.as_ref().map_or_else(|| Ok(x.clone()), |conv| conv.forward(x, training))?;
+        (y + x)?.relu()
+    }
+}
+
+/// Max pooling of 3×3 windows with a stride of 2 and a padding of 1, of even images without negative values.
+fn overlapping_max_pool(x: &Tensor, training: bool) -> Result<Tensor> {
+    let x = x.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?;
+    if !training {
+        return x.max_pool2d_with_stride(3, 2);
+    }
+    // candle has no gradient of windows that overlap. So rows and columns are taken apart: the even ones, and the odd ones.
+    (2..4).try_fold(x, |x, dim| {
+        let mut dims = x.dims().to_vec();
+        dims[dim] /= 2;
+        let windows = dims[dim] - 1;
+        dims.insert(dim + 1, 2);
+        let parts = x.reshape(dims)?;
+        let [even, odd] = [0, 1].map(|i| parts.narrow(dim + 1, i, 1).and_then(|part| part.squeeze(dim + 1)));
+        let (even, odd) = (even?, odd?);
+        let first = even.narrow(dim, 0, windows)?.maximum(&odd.narrow(dim, 0, windows)?)?;
+        first.maximum(&even.narrow(dim, 1, windows)?)
+    })
 }
 
 #[derive(Default)]
@@ -70,9 +132,29 @@ impl Net {
         Ok(net)
     }
 
+    fn resnet18(vb: &VarBuilder<'_>) -> Result<Net> {
+        let mut net = Net(vec![
+            Layer::ConvNorm(ConvNorm::new(3, 64, 7, 2, &vb.pp("stem"))?),
+            Layer::ReLU,
+            Layer::OverlappingMaxPool,
+        ]);
+        for (c, o, stride) in [(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)] {
+            for (c, stride) in [(c, stride), (o, 1)] {
+                net.0.push(Layer::Residual(Residual::new(c, o, stride, &vb.pp(net.0.len()))?));
+            }
+        }
+        net.0.push(Layer::GlobalAverage);
+        net.head(&[512, 1000], false, vb)?;
+        Ok(net)
+    }
+
     fn forward(&self, x: &Tensor, training: bool) -> Result<Tensor> {
         self.0.iter().try_fold(x.clone(), |x, layer| match layer {
             Layer::Conv(conv) => conv.forward(&x),
+            Layer::ConvNorm(conv) => conv.forward(&x, training),
+            Layer::Residual(block) => block.forward(&x, training),
+            Layer::OverlappingMaxPool => overlapping_max_pool(&x, training),
+            Layer::GlobalAverage => x.mean((2, 3)),
             Layer::Linear(linear) => linear.forward(&x),
             Layer::ReLU => x.relu(),
             Layer::MaxPool => x.max_pool2d(2),
@@ -96,6 +178,7 @@ impl Step {
             Some("mlp") => (Net::mlp, (1, 28, 28)),
             Some("lenet") => (Net::lenet, (1, 32, 32)),
             Some("vgg16") => (Net::vgg16, (3, 224, 224)),
+            Some("resnet18") => (Net::resnet18, (3, 224, 224)),
             _ => return Err(candle_core::Error::msg(format!("there is no workload {name}"))),
         };
         let variables = VarMap::new();
@@ -133,4 +216,36 @@ fn main() -> anyhow::Result<()> {
     let cuda = std::env::args().nth(1).is_some_and(|device| device == "cuda");
     let device = if cuda { Device::new_cuda(0)? } else { Device::Cpu };
     turns::serve(|name, batch| Ok(Step::new(name, batch, &device)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Also that overlapping pooling is the same with and without a gradient.
+    #[test]
+    fn resnet18_is_torchvisions() -> Result<()> {
+        let variables = VarMap::new();
+        let net = Net::resnet18(&VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
+        let data = variables.data().lock().unwrap();
+        let count: usize =
+            data.iter().filter(|(name, _)| !name.contains("running")).map(|(_, weight)| weight.elem_count()).sum();
+        assert_eq!(count, 11_689_512);
+        let mut sgd = SGD::new(data.values().cloned().collect(), 0.05)?;
+        let x = Tensor::rand(0f32, 1f32, (4, 3, 64, 64), &Device::Cpu)?;
+        let pooled = [false, true].map(|training| overlapping_max_pool(&x, training)?.flatten_all()?.to_vec1::<f32>());
+        let [plain, apart] = pooled;
+        assert_eq!(plain?, apart?);
+        let y = Tensor::new(&[1u32, 5, 0, 7], &Device::Cpu)?;
+        let mut losses = Vec::new();
+        for _ in 0..6 {
+            let out = net.forward(&x, true)?;
+            assert_eq!(out.dims(), [4, 1000]);
+            let loss = loss::cross_entropy(&out, &y)?;
+            losses.push(loss.to_scalar::<f32>()?);
+            sgd.backward_step(&loss)?;
+        }
+        assert!(losses[5] < 0.5 * losses[0], "{losses:?}");
+        Ok(())
+    }
 }
