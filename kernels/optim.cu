@@ -3,8 +3,8 @@
 #include "multi_tensor.cuh"
 #include "real.cuh"
 
-// `sgd adam rmsprop adagrad` of float; and of f32 with gradients in half precision, as in `sgd_bf16`. `Optim::blocks` blocks,
-// but at least one: it counts the step.
+// `sgd adam rmsprop adagrad` of float; and of f32 with gradients in half precision, as in `sgd_bf16`, except where a slot says
+// OPTIM_SLOT_OWN_GRAD. `Optim::blocks` blocks, but at least one: it counts the step.
 FAMILY(optim, Optim step);
 
 // from + weight (to - from), in the form that is exact at the nearer end, as torch.lerp.
@@ -165,22 +165,10 @@ struct OptimBlock {
     }
 };
 
+// Updates a block's part of a slot, whose gradient is of type G.
 template <typename T, typename G, typename Rule>
-__device__ inline void optimize(const Optim& p) {
+__device__ inline void update_block(const Optim& p, const OptimSlot& slot, const TensorBlock& block, const f64* rates) {
     typedef Compute<T> R;
-    __shared__ f64 rates[3];
-    if (p.found_inf && *p.found_inf != 0.0f) {
-        move_on(p, true);
-        return;
-    }
-    TensorBlock block = tensor_block(p);
-    const OptimSlot& slot = p.slot[block.slot];
-    // In f64, as in Python, and once per block.
-    if (threadIdx.x == 0) {
-        rates[1] = rates[2] = 0.0;
-        Rule::rates(p, *p.lr, (f64)(int64_t)(atomicAdd(slot.count, 0ull) + 1), rates);
-    }
-    __syncthreads();
     OptimBlock<T, G> all{p, static_cast<T*>(slot.param) + block.start, static_cast<const G*>(slot.grad) + block.start};
 #pragma unroll
     for (int k = 0; k < 3; ++k) {
@@ -200,6 +188,28 @@ __device__ inline void optimize(const Optim& p) {
     all.template update_all<Rule, 1>(states, block);
     all.template update_all<Rule, 2>(states, block);
     all.template update_all<Rule, 3>(states, block);
+}
+
+template <typename T, typename G, typename Rule>
+__device__ inline void optimize(const Optim& p) {
+    __shared__ f64 rates[3];
+    if (p.found_inf && *p.found_inf != 0.0f) {
+        move_on(p, true);
+        return;
+    }
+    TensorBlock block = tensor_block(p);
+    const OptimSlot& slot = p.slot[block.slot];
+    // In f64, as in Python, and once per block.
+    if (threadIdx.x == 0) {
+        rates[1] = rates[2] = 0.0;
+        Rule::rates(p, *p.lr, (f64)(int64_t)(atomicAdd(slot.count, 0ull) + 1), rates);
+    }
+    __syncthreads();
+    if (sizeof(G) != sizeof(T) && (slot.tail & OPTIM_SLOT_OWN_GRAD)) {
+        update_block<T, T, Rule>(p, slot, block, rates);
+    } else {
+        update_block<T, G, Rule>(p, slot, block, rates);
+    }
     move_on(p, false);
 }
 
@@ -211,7 +221,7 @@ __device__ inline void optimize(const Optim& p) {
     OPTIM(rmsprop, RmsProp, name, T, T)    \
     OPTIM(adagrad, Adagrad, name, T, T)
 FOR_FLOAT(EVERY)
-// Parameters in f32 with gradients in half precision.
+// Parameters in f32, most of them with gradients in half precision.
 #define MIXED(name, G)                           \
     OPTIM(sgd_##name, Sgd, f32, f32, G)          \
     OPTIM(adam_##name, Adam, f32, f32, G)        \

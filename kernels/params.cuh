@@ -351,7 +351,9 @@ constexpr uint32_t OPTIM_SLOT_PACKED = 1u << 31;
 // The state behind the last one of the rule receives the parameter rounded to half precision.
 constexpr uint32_t OPTIM_SLOT_LOW_F16 = 1u << 30;
 constexpr uint32_t OPTIM_SLOT_LOW_BF16 = 1u << 29;
-constexpr uint32_t OPTIM_SLOT_TAIL = OPTIM_SLOT_LOW_BF16 - 1;
+// In a launch for gradients in half precision, the gradient is of the parameter's type.
+constexpr uint32_t OPTIM_SLOT_OWN_GRAD = 1u << 28;
+constexpr uint32_t OPTIM_SLOT_TAIL = OPTIM_SLOT_OWN_GRAD - 1;
 
 constexpr int OPTIM_SLOTS = 71;
 constexpr uint32_t OPTIM_BLOCK = 4096;

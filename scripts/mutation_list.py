@@ -614,6 +614,20 @@ MUTATIONS = [
         ["optimizers"],
     ),
     Mutation(
+        "optimizer_own_grad", "a gradient in f32 among others in half precision is read as one of these",
+        "crates/cuda/src/ops/optim.rs",
+        "own_grad: slot.grad.dtype() != kind.1,",
+        "own_grad: false,",
+        ["optimizers"],
+    ),
+    Mutation(
+        "optimizer_joined", "parameters that have joined a launch are updated by one of their own, too",
+        "crates/cuda/src/ops/optim.rs",
+        "rest = later;",
+        "rest = now.into_iter().chain(later).collect();",
+        ["optimizers"],
+    ),
+    Mutation(
         "optimizer_low_dtype", "rounded copies of parameters are all bf16",
         "crates/cuda/src/params/step.rs",
         "tail |= if dtype == DType::F16 { LOW_F16 } else { LOW_BF16 };",

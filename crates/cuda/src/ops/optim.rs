@@ -1,5 +1,5 @@
 //! Optimizer steps: one launch for up to 71 parameters of a dtype (VGG19 with batch norm has 70); larger groups take
-//! several launches.
+//! several launches. Parameters in `f32` count together, whether their gradients are in `f32` or in half precision.
 
 use kiln_backend::{
     Arguments, Checked, CopyArgs, CopyBackend, DType, OptimArgs, OptimBackend, OptimRule, OptimScaling, OptimSlot,
@@ -16,12 +16,12 @@ use crate::{
 
 /// The dtypes of parameters and their gradients, one launch each.
 const KINDS: [(DType, DType); 6] = [
+    (DType::F32, DType::F16),
+    (DType::F32, DType::BF16),
     (DType::F32, DType::F32),
     (DType::F64, DType::F64),
     (DType::F16, DType::F16),
     (DType::BF16, DType::BF16),
-    (DType::F32, DType::F16),
-    (DType::F32, DType::BF16),
 ];
 
 /// The name of a rule, and of its kernel for parameters in `f32` with gradients in half precision.
@@ -62,10 +62,14 @@ impl OptimBackend for CudaBackend {
         }
         let step = Step { rule: &rule, lr, scale, found_inf };
         device.generator.step(device.stream, &device.uploads, |drawn| {
+            let mut rest: Vec<&OptimSlot> = slots.iter().collect();
             for kind in KINDS {
-                if slots.iter().any(|slot| is_of(slot, kind)) {
-                    device.step_of_dtypes(&step, &slots, kind, drawn)?;
+                if !rest.iter().any(|slot| is_of(slot, kind)) {
+                    continue;
                 }
+                let (now, later): (Vec<_>, Vec<_>) = rest.into_iter().partition(|slot| joins(slot, kind));
+                device.step_of_dtypes(&step, &now, kind, drawn)?;
+                rest = later;
             }
             Ok(())
         })?;
@@ -83,11 +87,16 @@ fn is_of(slot: &OptimSlot, kind: (DType, DType)) -> bool {
     (slot.param.dtype(), slot.grad.dtype()) == kind
 }
 
+/// Whether the launch for these dtypes can take a parameter.
+fn joins(slot: &OptimSlot, (param, grad): (DType, DType)) -> bool {
+    is_of(slot, (param, grad)) || is_of(slot, (param, param))
+}
+
 impl Device {
     fn step_of_dtypes(
         &self,
         step: &Step<'_>,
-        slots: &[OptimSlot],
+        slots: &[&OptimSlot],
         kind: (DType, DType),
         drawn: &mut Drawn<'_>,
     ) -> Result<()> {
@@ -98,7 +107,7 @@ impl Device {
             ..Optim::new(step.rule, step.lr, self.generator.address)
         };
         let mut launch = new();
-        for slot in slots.iter().filter(|slot| is_of(slot, kind)) {
+        for slot in slots {
             // The kernel writes these; each is borrowed exclusively by its slot.
             let mut states = [0; 3];
             for (to, state) in states.iter_mut().zip(&slot.states) {
@@ -108,6 +117,7 @@ impl Device {
             let addresses = Addresses {
                 param: access.read(slot.param.as_view())?.address,
                 grad: access.read(slot.grad)?.address,
+                own_grad: slot.grad.dtype() != kind.1,
                 states,
                 count: access.read(slot.count.as_view())?.address,
                 low: low.map(|low| (low.address, low.dtype)),

@@ -17,6 +17,7 @@ const STATES: u32 = 8;
 const PACKED: u32 = 1 << 31;
 const LOW_F16: u32 = 1 << 30;
 const LOW_BF16: u32 = 1 << 29;
+const OWN_GRAD: u32 = 1 << 28;
 
 fn flags<const N: usize>(all: [(bool, u32); N]) -> u32 {
     all.into_iter().filter(|(on, _)| *on).fold(0, |sum, (_, flag)| sum | flag)
@@ -29,6 +30,8 @@ pub struct Addresses {
     pub param: u64,
     /// Its gradient.
     pub grad: u64,
+    /// Whether the gradient is of the parameter's dtype although the launch is for gradients in half precision.
+    pub own_grad: bool,
     /// Its states, in the order of [`OptimRule`].
     pub states: [u64; 3],
     /// The step count.
@@ -89,7 +92,7 @@ impl Optim {
     }
 
     /// Appends a parameter of `numel` elements; returns `false` if there is no room.
-    pub fn push(&mut self, Addresses { param, grad, mut states, count, low }: Addresses, numel: u64) -> bool {
+    pub fn push(&mut self, Addresses { param, grad, own_grad, mut states, count, low }: Addresses, numel: u64) -> bool {
         let (used, first_block) = (self.slots as usize, self.blocks);
         let room = blocks_after(first_block, used == 0, numel).filter(|_| used < OPTIM_SLOTS);
         let Some((blocks, mut tail)) = room else { return false };
@@ -98,6 +101,7 @@ impl Optim {
             *place = address;
             tail |= if dtype == DType::F16 { LOW_F16 } else { LOW_BF16 };
         }
+        tail |= if own_grad { OWN_GRAD } else { 0 };
         // What is not in use is 0, a multiple of 16.
         let [a, b, c] = states;
         tail |= packed(&[param, grad, a, b, c]);
@@ -139,7 +143,7 @@ mod tests {
         let mut step = Optim::new(&rule, 16, 32);
         let flags = NESTEROV | MOMENTUM | 1 << STATES;
         assert_eq!((step.blocks, step.flags, step.scalars[..3] == [0.9, 1.0, 0.1]), (0, flags, true));
-        let at = Addresses { param: 1, grad: 2, states: [3, 0, 0], count: 8, low: None };
+        let at = Addresses { param: 1, grad: 2, own_grad: false, states: [3, 0, 0], count: 8, low: None };
         assert!(step.push(at, 0));
         assert_eq!((step.blocks, step.slots), (0, 1));
         for i in 1..OPTIM_SLOTS as u64 {
@@ -164,7 +168,7 @@ mod tests {
     #[test]
     fn slots_tell_what_their_addresses_are() {
         let rule = OptimRule::Sgd { momentum: 0.9, dampening: 0.0, nesterov: true, weight_decay: 0.1, maximize: false };
-        let at = Addresses { param: 16, grad: 32, states: [48, 0, 0], count: 8, low: None };
+        let at = Addresses { param: 16, grad: 32, own_grad: false, states: [48, 0, 0], count: 8, low: None };
         let push = |at| {
             let mut step = Optim::new(&rule, 16, 32);
             assert!(step.push(at, 5));
@@ -172,6 +176,7 @@ mod tests {
         };
         assert_eq!(push(at), ([48, 0, 0], 5 | PACKED));
         assert_eq!(push(Addresses { grad: 24, ..at }), ([48, 0, 0], 5));
+        assert_eq!(push(Addresses { own_grad: true, ..at }), ([48, 0, 0], 5 | PACKED | OWN_GRAD));
         assert_eq!(push(Addresses { low: Some((64, DType::F16)), ..at }), ([48, 64, 0], 5 | PACKED | LOW_F16));
         assert_eq!(push(Addresses { low: Some((66, DType::BF16)), ..at }), ([48, 66, 0], 5 | LOW_BF16));
     }

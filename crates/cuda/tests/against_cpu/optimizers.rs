@@ -113,21 +113,24 @@ fn dense(on: &dyn Backend, dtype: DType, n: usize, aligned: bool, salt: Option<u
 /// Steps by scaled gradients, of which one is skipped: gradients in half precision, rounded copies of parameters, and operands
 /// that do not begin at a multiple of 16 bytes.
 fn scaled_steps(rule: OptimRule) {
-    for (dtype, half, low) in [
-        (DType::F32, DType::F32, None),
-        (DType::F32, DType::F32, Some(DType::F16)),
-        (DType::F32, DType::F16, Some(DType::BF16)),
-        (DType::F32, DType::BF16, Some(DType::BF16)),
-        (DType::F64, DType::F64, None),
-        (DType::F16, DType::F16, None),
-        (DType::BF16, DType::BF16, None),
+    const F32: DType = DType::F32;
+    // The dtypes of parameters, of the gradients of every third one, and of copies.
+    for (dtype, grads, low) in [
+        (F32, [F32; 3], None),
+        (F32, [F32; 3], Some(DType::F16)),
+        (F32, [DType::F16, DType::F16, F32], Some(DType::BF16)),
+        (F32, [DType::BF16, DType::BF16, F32], Some(DType::BF16)),
+        (F32, [F32, DType::BF16, DType::F16], Some(DType::BF16)),
+        (DType::F64, [DType::F64; 3], None),
+        (DType::F16, [DType::F16; 3], None),
+        (DType::BF16, [DType::BF16; 3], None),
     ] {
         // Which of parameter, gradient, states and copy is not aligned.
         for odd in [None, Some(0), Some(1), Some(2), Some(3)] {
             if (odd == Some(2) && rule.states() == 0) || (odd == Some(3) && low.is_none()) {
                 continue;
             }
-            same(&format!("{rule:?} {dtype} {half} {low:?} {odd:?}"), |on| {
+            same(&format!("{rule:?} {dtype} {grads:?} {low:?} {odd:?}"), |on| {
                 let sizes = [1, 0, 7, 8, 4096, 4111, 8192];
                 let is_even = |what| odd != Some(what);
                 let mut all: Vec<_> = (0u64..)
@@ -135,8 +138,9 @@ fn scaled_steps(rule: OptimRule) {
                     .map(|(i, n)| {
                         let states: Vec<Tensor> =
                             (0..rule.states()).map(|_| dense(on, dtype, n, is_even(2), None)).collect();
+                        let of_grad = grads[i as usize % 3];
                         let (param, grad) =
-                            (dense(on, dtype, n, is_even(0), Some(i)), dense(on, half, n, is_even(1), Some(i + 9)));
+                            (dense(on, dtype, n, is_even(0), Some(i)), dense(on, of_grad, n, is_even(1), Some(i + 9)));
                         let low = low.map(|low| dense(on, low, n, is_even(3), None));
                         (param, grad, states, low, filled(on, DType::I64, 0.0))
                     })
