@@ -409,3 +409,23 @@ fn a_channels_last_step_copies_nothing() -> kiln::Result<()> {
     }
     Ok(())
 }
+
+/// A loader's channels-last batch is moved as it lies in memory, both ways and by way of page-locked memory.
+#[test]
+fn channels_last_images_stay_in_that_order_on_the_way() -> kiln::Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let plain = Tensor::rand([6, 3, 5, 4], Device::Cpu)?;
+    let last = plain.channels_last()?;
+    // Also a part of a batch, and an empty one.
+    for (plain, last) in [(0, 6), (2, 3), (1, 0)].map(|(at, n)| (plain.narrow(0, at, n), last.narrow(0, at, n))) {
+        let (plain, last) = (plain?, last?);
+        let (direct, pinned) = (last.to_device(device)?, last.pin_memory()?);
+        let moved = [direct.to_device(Device::Cpu)?, pinned.to_device(device)?, direct, pinned];
+        for moved in moved {
+            assert_eq!(moved.is_channels_last(), last.is_channels_last(), "on {}", moved.device());
+            assert_eq!((moved.dims(), moved.to_vec::<f32>()?), (plain.dims(), plain.to_vec::<f32>()?));
+        }
+    }
+    Ok(())
+}

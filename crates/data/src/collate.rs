@@ -16,6 +16,7 @@ use crate::image::Image;
 /// | `Tensor` of shape `s` | `Tensor` of shape `[n, ..s]` |
 /// | a number or `bool` | `Tensor` of shape `[n]` and the number's dtype (`usize`, `u32`, `u16`, `i16`: `i64`) |
 /// | [`Image`] of `h` × `w` with `c` channels | `Tensor` of bytes of shape `[n, c, h, w]` |
+/// | [`ChannelsLast`] of an `Image` or a `Tensor` `[c, h, w]` | the same in channels-last memory |
 /// | `String`, `&'static str` | `Vec` of them |
 /// | a tuple, array, `Vec` or map of the above | one of batches: `(A, B)` gives `(A::Batch, B::Batch)` |
 ///
@@ -57,19 +58,60 @@ impl Collate for Tensor {
 impl Collate for Image {
     type Batch = Tensor;
     fn collate(samples: Vec<Image>) -> Result<Tensor> {
-        let of = |image: &Image| [image.channels(), image.height(), image.width()];
-        let [channels, height, width] = samples.first().map_or([0; 3], of);
-        if let Some(other) = samples.iter().find(|image| of(image) != [channels, height, width]) {
-            return Err(Error::argument(
-                "collate",
-                format!("images have different sizes, {:?} and {other:?}", samples[0]),
-            ));
-        }
+        let [channels, height, width] = common_size(&samples)?;
         let mut bytes: Vec<u8> = Vec::with_capacity(samples.len() * channels * height * width);
         for image in &samples {
             (0..channels).for_each(|c| bytes.extend(image.pixels().iter().skip(c).step_by(channels)));
         }
         Tensor::from_vec(bytes, [samples.len(), channels, height, width], Device::Cpu)
+    }
+}
+
+/// The channels, height and width that all images have.
+fn common_size(samples: &[Image]) -> Result<[usize; 3]> {
+    let of = |image: &Image| [image.channels(), image.height(), image.width()];
+    let size = samples.first().map_or([0; 3], of);
+    match samples.iter().find(|image| of(image) != size) {
+        Some(other) => {
+            Err(Error::argument("collate", format!("images have different sizes, {:?} and {other:?}", samples[0])))
+        }
+        None => Ok(size),
+    }
+}
+
+/// A sample whose batches are in channels-last memory, as [channels-last models](kiln_tensor::Tensor::channels_last) take them:
+/// the pixels of an [`Image`] are in that order already, and are only copied.
+///
+/// ```
+/// use kiln_data::{ChannelsLast, Collate, transforms::Image};
+/// # fn main() -> kiln_tensor::Result<()> {
+/// let photo = || Image::new(1, 2, 3, vec![10, 20, 30, 11, 21, 31]);
+/// let batch = Collate::collate(vec![ChannelsLast(photo()?), ChannelsLast(photo()?)])?;
+/// assert_eq!((batch.dims(), batch.is_channels_last()), (&[2, 3, 1, 2][..], true));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ChannelsLast<T>(pub T);
+
+impl Collate for ChannelsLast<Image> {
+    type Batch = Tensor;
+    fn collate(samples: Vec<ChannelsLast<Image>>) -> Result<Tensor> {
+        let images: Vec<Image> = samples.into_iter().map(|ChannelsLast(image)| image).collect();
+        let [channels, height, width] = common_size(&images)?;
+        let bytes = images.iter().flat_map(Image::pixels).copied().collect::<Vec<u8>>();
+        Tensor::from_vec(bytes, [images.len(), height, width, channels], Device::Cpu)?.permute([0, 3, 1, 2])
+    }
+}
+
+impl Collate for ChannelsLast<Tensor> {
+    type Batch = Tensor;
+    fn collate(samples: Vec<ChannelsLast<Tensor>>) -> Result<Tensor> {
+        let last = |ChannelsLast(image): &ChannelsLast<Tensor>| match image.rank() {
+            3 => image.permute([1, 2, 0]),
+            _ => Err(Error::shape("collate", "channels-last samples are images [C, H, W]", image.shape())),
+        };
+        Tensor::stack(&samples.iter().map(last).collect::<Result<Vec<_>>>()?, 0)?.permute([0, 3, 1, 2])
     }
 }
 
@@ -199,6 +241,27 @@ mod tests {
         assert_eq!(Collate::collate(vec![true, false])?.to_vec::<bool>()?, [true, false]);
         assert_eq!(Collate::collate(vec!["a".to_string(), "b".to_string()])?, ["a", "b"]);
         assert!(Collate::collate(vec![usize::MAX]).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn channels_last_batches_have_the_same_pixels() -> Result<()> {
+        for channels in [1, 3] {
+            let image = |start: u8| Image::new(2, 4, channels, (start..).take(8 * channels).collect());
+            let images = [0, 50, 100].into_iter().map(image).collect::<Result<Vec<_>>>()?;
+            let want = Collate::collate(images.clone())?;
+            let batch = Collate::collate(images.into_iter().map(ChannelsLast).collect::<Vec<_>>())?;
+            assert_eq!((batch.dims(), batch.to_vec::<u8>()?), (want.dims(), want.to_vec::<u8>()?));
+            assert_eq!(batch.is_channels_last(), channels == 3);
+            let tensors = (0..3).map(|i| want.select(0, i).map(ChannelsLast)).collect::<Result<Vec<_>>>()?;
+            let batch = Collate::collate(tensors)?;
+            assert_eq!((batch.is_channels_last(), batch.to_vec::<u8>()?), (channels == 3, want.to_vec::<u8>()?));
+        }
+        let odd = [Image::new(1, 1, 3, vec![0; 3])?, Image::new(1, 2, 3, vec![0; 6])?].map(ChannelsLast);
+        assert!(Collate::collate(Vec::from(odd)).is_err());
+        assert_eq!(Collate::collate(Vec::<ChannelsLast<Image>>::new())?.dims(), [0; 4]);
+        let flat = Collate::collate(vec![ChannelsLast(Tensor::zeros([4], Device::Cpu)?)]);
+        assert!(flat.unwrap_err().to_string().contains("[C, H, W]"));
         Ok(())
     }
 

@@ -39,7 +39,7 @@ pub mod transforms;
 mod user_dir;
 
 pub use cifar::{CIFAR10, CIFAR100, CifarBuilder, CifarKind, CifarLike, Hundred, Ten};
-pub use collate::Collate;
+pub use collate::{ChannelsLast, Collate};
 pub use dataset::{
     ConcatDataset, Dataset, DatasetExt, Map, Samples, Split, Subset, TensorDataset, TensorTuple, WithTargetTransform,
     WithTransform, random_split,

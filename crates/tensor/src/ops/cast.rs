@@ -64,7 +64,7 @@ impl Tensor {
         if self.dtype().is_half() { self.to_dtype(DType::F32) } else { Ok(self.clone()) }
     }
 
-    /// A copy on another device; this tensor if it is already there.
+    /// A copy on another device; this tensor if it is already there. Channels-last images stay in that order.
     ///
     /// # Errors
     /// If the device is not available, or memory runs out.
@@ -77,18 +77,23 @@ impl Tensor {
         refuse_read(self.device(), "to_device")?;
         refuse_upload(device, "to_device")?;
         let backend = device.backend()?;
-        let source = no_grad(|| self.contiguous())?;
+        let source = self.in_memory_order()?;
         let direct = source.with_host_bytes(|bytes| backend.import(self.dtype(), bytes)).transpose()?;
         let buffer = direct.map_or_else(|| backend.adopt(source.to_host()?), Ok)?;
         let storage = Storage::new(device, backend, buffer);
-        let out = Tensor::from_storage(storage, Layout::contiguous(*self.shape()));
+        let out = Tensor::from_storage(storage, image_layout(self, *self.shape()));
         let own = self.device();
         let out = record(out, "ToCopyBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.to_device(own)?)))?;
         Ok(out.described("identity", || []))
     }
 
+    /// The elements in the order of memory, row-major or that of channels-last images; contiguous, without history.
+    fn in_memory_order(&self) -> Result<Tensor> {
+        no_grad(|| if self.is_channels_last() { self.permute([0, 2, 3, 1]) } else { self.contiguous() })
+    }
+
     /// A copy in page-locked host memory, which CUDA devices read directly, so that moving it to one skips a copy. Not
-    /// recorded on the tape.
+    /// recorded on the tape. Channels-last images stay in that order.
     ///
     /// # Errors
     /// If the tensor is not on the CPU, there is no CUDA device, or memory runs out.
@@ -101,7 +106,7 @@ impl Tensor {
             ));
         }
         let (own, cuda) = (Device::Cpu.backend()?, Device::cuda(0)?.backend()?);
-        let source = no_grad(|| self.contiguous())?;
+        let source = self.in_memory_order()?;
         let buffer = source.with_host_bytes(|bytes| {
             let mut memory = cuda.pinned(bytes.len())?;
             memory.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
@@ -109,7 +114,7 @@ impl Tensor {
         });
         let buffer = buffer.ok_or_else(|| Error::argument(OP, "the tensor has no memory on the host"))??;
         let storage = Storage::new(Device::Cpu, own, buffer);
-        Ok(Tensor::from_storage(storage, Layout::contiguous(*self.shape())))
+        Ok(Tensor::from_storage(storage, image_layout(self, *self.shape())))
     }
 
     /// Whether the tensor is in page-locked memory.
