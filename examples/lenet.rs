@@ -27,6 +27,7 @@ use kiln::{
     nn::summary,
     optim::Adam,
     prelude::*,
+    set_convolution_benchmark,
 };
 
 /// Trains LeNet, and tests it after every epoch.
@@ -51,6 +52,9 @@ struct Args {
     /// Compute products and convolutions in half precision, with parameters, sums and losses in `f32`
     #[arg(long, value_enum)]
     autocast: Option<Low>,
+    /// On a GPU, time the algorithms for each convolution, and keep the fastest
+    #[arg(long)]
+    convolution_benchmark: bool,
     /// On a GPU, capture a step as a CUDA graph and launch it as a whole
     #[arg(long)]
     graph: bool,
@@ -75,6 +79,7 @@ fn run<K: MnistKind + 'static>(args: &Args, train: MnistBuilder<K>, test: MnistB
     let ranks = distributed::Ranks::join(&args.distributed)?;
     let device = ranks.device(Device::cuda_if_available());
     println!("Using {device} device");
+    set_convolution_benchmark(args.convolution_benchmark);
     let load = |source: MnistBuilder<K>| match &args.data {
         Some(folder) => source.root(folder).load(),
         None => source.load(),

@@ -36,6 +36,7 @@ use kiln::{
         lr_scheduler::{LrScheduler, MultiStepLR},
     },
     prelude::*,
+    set_convolution_benchmark,
 };
 
 /// Trains a residual network on images of CIFAR's size, and tests it after every epoch.
@@ -70,6 +71,9 @@ struct Args {
     /// Compute products and convolutions in half precision, with parameters, sums and losses in `f32`
     #[arg(long, value_enum)]
     autocast: Option<Low>,
+    /// On a GPU, time the algorithms for each convolution, and keep the fastest
+    #[arg(long)]
+    convolution_benchmark: bool,
     /// On a GPU, capture a step as a CUDA graph and launch it as a whole
     #[arg(long)]
     graph: bool,
@@ -178,6 +182,7 @@ fn main() -> Result<()> {
     let ranks = distributed::Ranks::join(&args.distributed)?;
     let device = args.device.open(|| ranks.device(Device::cuda_if_available()))?;
     println!("Using {device} device");
+    set_convolution_benchmark(args.convolution_benchmark);
     let data = args.images.load(args.seed, device, &ranks)?;
     let mut model = CifarResNet::new(data.channels, args.width, args.depth, data.classes.len())?.to(device)?;
     println!("{}", summary(&model, [1, data.channels, args.images.image_size, args.images.image_size])?);

@@ -33,7 +33,7 @@ use kiln::{
     nn::{StateDict, summary},
     optim::{SGD, SGDOptions},
     prelude::*,
-    set_float32_matmul_precision,
+    set_convolution_benchmark, set_float32_matmul_precision,
 };
 
 /// VGG16: printed, trained, and used to classify images.
@@ -90,6 +90,9 @@ struct Train {
     /// Compute products and convolutions in half precision, with parameters, sums and losses in `f32`
     #[arg(long, value_enum)]
     autocast: Option<Low>,
+    /// On a GPU, time the algorithms for each convolution, and keep the fastest
+    #[arg(long)]
+    convolution_benchmark: bool,
     /// On a GPU, capture a step as a CUDA graph and launch it as a whole
     #[arg(long)]
     graph: bool,
@@ -182,6 +185,7 @@ fn train(args: &Train) -> Result<()> {
     if let Precision::Tf32 = args.precision {
         set_float32_matmul_precision(Float32Precision::High);
     }
+    set_convolution_benchmark(args.convolution_benchmark);
     let data = args.images.load(args.seed, device, &ranks)?;
     let options = VggOptions::default().num_classes(data.classes.len()).in_channels(data.channels);
     let mut model = Vgg::new(VggDepth::Vgg16, options.width(args.width).batch_norm(args.batch_norm))?.to(device)?;
