@@ -23,8 +23,8 @@ pub fn all_reduce_metric(group: &dyn ProcessGroup, metric: &mut dyn Metric) -> R
 }
 
 /// Collects the samples of all processes, so that `compute` then gives the same everywhere: the area of all samples of all
-/// processes, as many as each has, or none. Scores become `f64`, in which the area is computed. Call it once, after the last
-/// batch.
+/// processes, as many as each has, or none, of whatever dtypes. Scores become `f64`, in which the area is computed. Call it once,
+/// after the last batch.
 ///
 /// # Errors
 /// Those of [`all_gather`](ProcessGroup::all_gather); or if the processes' scores differ in their classes. If it fails, the

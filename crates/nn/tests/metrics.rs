@@ -93,6 +93,26 @@ fn all_agree_with_scikit_learn() -> Result<()> {
     Ok(())
 }
 
+/// As they come from regions of autocast and outside of them: what is collected is of one dtype.
+#[test]
+fn areas_are_of_batches_of_any_dtype() -> Result<()> {
+    let (scores, targets) = data(&golden()["binary"])?;
+    let dtypes =
+        [(DType::F16, DType::Bool), (DType::F64, DType::I64), (DType::BF16, DType::U8), (DType::F32, DType::I32)];
+    let (mut area, mut alike) = (AUROC::new(), AUROC::new());
+    for ((x, y), (of_scores, of_targets)) in batches(&scores, &targets)?.into_iter().zip(dtypes.into_iter().cycle()) {
+        let x = x.to_dtype(of_scores)?;
+        area.update(&x, &y.to_dtype(of_targets)?)?;
+        alike.update(&x.to_dtype(DType::F64)?, &y)?;
+    }
+    close(&[area.compute()?], &[alike.compute()?]);
+    let ((scores, targets), (want, labels)) = (area.samples()?.unwrap(), alike.samples()?.unwrap());
+    assert_eq!((scores.dtype(), targets.dtype()), (DType::F64, DType::I64));
+    assert_eq!((scores.to_vec::<f64>()?, targets.to_vec::<i64>()?), (want.to_vec()?, labels.to_vec()?));
+    assert!(AUROC::new().samples()?.is_none());
+    Ok(())
+}
+
 #[test]
 fn means_are_of_all_numbers() -> Result<()> {
     let mut mean = Mean::new(Device::Cpu)?;

@@ -133,7 +133,8 @@ fn metrics_of_all(group: &Arc<dyn ProcessGroup>, device: Device) -> Result<()> {
     Ok(())
 }
 
-/// Rank `i` sees `i` batches of different sizes; rank 0 sees none. Once with two scores per sample, once with one.
+/// Rank `i` sees `2 i` batches of different sizes, dtypes and devices; rank 0 sees none. Once with two scores per sample, once
+/// with one.
 fn areas_of_all(group: &Arc<dyn ProcessGroup>, device: Device) -> Result<()> {
     for classes in [2, 1] {
         let batch = |rank: usize, number: usize| -> Result<(Tensor, Tensor)> {
@@ -142,11 +143,16 @@ fn areas_of_all(group: &Arc<dyn ProcessGroup>, device: Device) -> Result<()> {
             let scores =
                 Tensor::from_vec((0..count * classes).map(score).collect::<Vec<_>>(), [count, classes], device)?;
             let targets = Tensor::from_vec((0..count).map(|i| (i % 2) as i64).collect::<Vec<_>>(), count, device)?;
-            Ok((if classes == 1 { scores.squeeze(1)? } else { scores }, targets))
+            let scores = if classes == 1 { scores.squeeze(1)? } else { scores };
+            Ok(match number % 3 {
+                0 => (scores, targets.to_dtype(DType::Bool)?),
+                1 => (scores.to_dtype(DType::F64)?.to_device(Device::Cpu)?, targets.to_device(Device::Cpu)?),
+                _ => (scores.to_dtype(DType::F16)?, targets.to_dtype(DType::U8)?),
+            })
         };
         let (mut own, mut whole, mut none) = (AUROC::new(), AUROC::new(), AUROC::new());
         for rank in 0..group.size() {
-            for number in 0..rank {
+            for number in 0..2 * rank {
                 let (scores, targets) = batch(rank, number)?;
                 whole.update(&scores, &targets)?;
                 if rank == group.rank() {

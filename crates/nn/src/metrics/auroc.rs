@@ -78,17 +78,17 @@ impl AUROC {
             .collect()
     }
 
-    /// The scores of all samples and their targets, of one number of classes; `None` if there were no batches. Shared with
-    /// the metric or copied from it.
+    /// The scores of all samples as `f64` and their targets as `i64`, on the device of the first batch, whatever those of the
+    /// others are; `None` if there were no batches.
     ///
     /// # Errors
-    /// If batches differ in their dtype, or memory runs out.
+    /// If memory runs out.
     pub fn samples(&self) -> Result<Option<(Tensor, Tensor)>> {
-        let (scores, targets): (Vec<&Tensor>, Vec<&Tensor>) = self.batches.iter().map(|(s, t)| (s, t)).unzip();
-        Ok(match self.batches.len() {
-            0 => None,
-            _ => Some((Tensor::cat(&scores, 0)?, Tensor::cat(&targets, 0)?)),
-        })
+        let Some((first, _)) = self.batches.first() else { return Ok(None) };
+        let alike = |part: &Tensor, dtype: DType| part.to_dtype(dtype)?.to_device(first.device());
+        let scores = self.batches.iter().map(|(scores, _)| alike(scores, DType::F64)).collect::<Result<Vec<_>>>()?;
+        let targets = self.batches.iter().map(|(_, targets)| alike(targets, DType::I64)).collect::<Result<Vec<_>>>()?;
+        Ok(Some((Tensor::cat(&scores, 0)?, Tensor::cat(&targets, 0)?)))
     }
 
     /// Forgets all batches.
