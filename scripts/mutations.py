@@ -5,11 +5,12 @@ suite on the simulated device detects each (docs/simulator.md).
     python3 scripts/mutations.py                 # all of scripts/mutation_list.py
     python3 scripts/mutations.py cumsum gather   # those whose names contain one of the words
     python3 scripts/mutations.py --list
+    python3 scripts/mutations.py --check         # only whether every fault can be planted
 
 It works on a copy of the checkout in target/mutations, so the checkout itself is unchanged. A fault is a piece of source and
-its replacement. A piece that does not occur exactly once is an error: the list has to be kept in step with the source. The
-suites first run without a fault and must pass. Each fault must compile, and then make its suite fail: by wrong values, by a
-finding of the simulator, or by not terminating.
+its replacement. A piece that does not occur exactly once is an error, for which `--check` looks at all of them: the list has
+to be kept in step with the source. The suites first run without a fault and must pass. Each fault must compile, and then make
+its suite fail: by wrong values, by a finding of the simulator, or by not terminating.
 
 It needs what `cargo sim` needs (a C++ compiler, and nvcc: NVCC names it if it is not on the PATH).
 """
@@ -111,14 +112,19 @@ def test(suite, names):
     return told.group(1)[:150] if told else output.strip()[-300:]
 
 
+def check(chosen):
+    """Ends the program if the piece that a fault replaces does not occur exactly once."""
+    counts = [(one, (REPOSITORY / one.file).read_text().count(one.search)) for one in chosen]
+    wrong = [f"{one.name}: {one.file} has {one.search!r} {count} times" for one, count in counts if count != 1]
+    if wrong:
+        sys.exit("\n".join([*wrong, "mend scripts/mutation_list.py"]))
+
+
 def plant(mutation):
     """Plants a fault: the file and its text without it."""
     in_kernels = mutation.file.startswith("kernels/")
     path = KERNELS / Path(mutation.file).name if in_kernels else TREE / mutation.file
     text = path.read_text()
-    count = text.count(mutation.search)
-    if count != 1:
-        sys.exit(f"{mutation.name}: {mutation.file} has {mutation.search!r} {count} times: mend scripts/mutation_list.py")
     path.write_text(text.replace(mutation.search, mutation.replace))
     return path, text
 
@@ -127,17 +133,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="only mutations whose names hold one of them")
     parser.add_argument("--list", action="store_true", help="print the mutations and end")
+    parser.add_argument("--check", action="store_true", help="end after looking whether each can be planted")
     options = parser.parse_args()
     chosen = [one for one in MUTATIONS if not options.words or any(word in one.name for word in options.words)]
     if options.list:
         for mutation in chosen:
             print(f"{mutation.name}: {mutation.why}")
         return
+    check(chosen)
+    if options.check:
+        print(f"{len(chosen)} faults can be planted")
+        return
     TREE.mkdir(parents=True, exist_ok=True)
     copy_checkout()
-    for mutation in chosen:
-        path, text = plant(mutation)
-        path.write_text(text)
     for name in dict.fromkeys(mutation.suite for mutation in chosen):
         tests = sorted({word for mutation in chosen if mutation.suite == name for word in mutation.tests})
         wrong = build(SUITES[name]) or test(SUITES[name], tests)
