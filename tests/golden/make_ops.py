@@ -520,6 +520,23 @@ s.run("matmul_self_t", "matmul_self_t", [randn(2, 3)])
 each("mm", {"": ([randn(2, 3), randn(3, 4)], {})})
 each("bmm", {"": ([randn(2, 2, 3), randn(2, 3, 4)], {})})
 each("mv", {"": ([randn(2, 3), randn(3)], {})})
+# A tensor of the product's shape is added, and one that broadcasts to it.
+for op, whole, part, factors in [
+    ("addmm", (2, 4), (4,), [(2, 3), (3, 4)]),
+    ("addmv", (2,), (1,), [(2, 3), (3,)]),
+    ("addr", (2, 3), (3,), [(2,), (3,)]),
+    ("baddbmm", (2, 3, 4), (3, 1), [(2, 3, 5), (2, 5, 4)]),
+    ("addbmm", (3, 4), (4,), [(2, 3, 5), (2, 5, 4)]),
+]:
+    each(op, {
+        "": ([randn(*shape) for shape in [whole, *factors]], {}),
+        "part": ([randn(*shape) for shape in [part, *factors]], {"beta": 0.5, "alpha": -1.5}),
+        "number": ([randn(*shape) for shape in [(), *factors]], {"alpha": 2.0}),
+        "f32": ([randn(*shape, dtype=f32) for shape in [whole, *factors]], {"beta": 0.3, "alpha": 0.7}),
+        "i64": ([randint(-5, 5, *shape) for shape in [part, *factors]], {"beta": 2, "alpha": -3}),
+    })
+for op, shape in [("baddbmm", (3, 4)), ("addbmm", (3, 4))]:
+    each(op, {"empty_batch": ([randn(*shape), randn(0, 3, 5), randn(0, 5, 4)], {"beta": 0.5})})
 for k, shape in {"1d": (3,), "2d": (5, 3), "3d": (2, 4, 3), "empty": (0, 3)}.items():
     each("linear", {k: ([randn(*shape), randn(2, 3)], {}), f"{k}_bias": ([randn(*shape), randn(2, 3), randn(2)], {})})
 each("linear", {"f32": ([randn(4, 3, dtype=f32), randn(2, 3, dtype=f32), randn(2, dtype=f32)], {})})
