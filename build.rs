@@ -48,8 +48,11 @@ fn main() {
 }
 
 fn run() -> Result<()> {
-    for name in ["NVCC", "KILN_CUDA_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_COMPUTE_CAP", "KILN_CUDA_STUB"] {
-        println!("cargo::rerun-if-env-changed={name}");
+    // Without kernels none of them is read, and almost the whole workspace would be built again when one changes.
+    if cfg!(feature = "kernels") {
+        for name in ["NVCC", "KILN_CUDA_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_COMPUTE_CAP", "KILN_CUDA_STUB"] {
+            println!("cargo::rerun-if-env-changed={name}");
+        }
     }
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/libs/places.rs");
