@@ -8,7 +8,6 @@
 use super::{
     kernel::{Kernel, TileArgs, TransposedTile},
     pack::{PackedLanes, Rows, is_kmajor, pack_lanes, pack_rows},
-    prefetch::RowPrefetch,
     problem::GemmProblem,
     scratch::with_scratch,
     source::{Float, Source},
@@ -254,11 +253,10 @@ impl<S: Source<T>, T: Float> Block<'_, S, T> {
         let rows = plan.height.min(p.rows - first);
         let last = self.k0 + steps == p.k;
         let width = plan.width;
-        // The next rows are not in cache yet; fetch them during these tiles.
-        let next = (first + rows, p.rows.min(first + rows + plan.height));
-        let mut ahead = RowPrefetch::new(p, next, (self.k0, steps), self.lanes.div_ceil(width));
+        // The rows of the next tile row are not in cache yet, unless they are packed several tile rows at a time; the first tile
+        // of this one fetches them.
+        let next = p.a.wrapping_offset((first + rows) as isize * p.a_row + self.k0 as isize * p.a_k);
         for lane in (0..self.lanes).step_by(width) {
-            ahead.fetch_some();
             let cols = (self.lanes - lane).min(width);
             let vectors = if cols <= kern.lanes { 1 } else { 2 };
             let at = first as isize * out.row + (self.lane0 + lane) as isize * out.lane;
@@ -269,6 +267,8 @@ impl<S: Source<T>, T: Float> Block<'_, S, T> {
                 vectors,
                 a: self.a.wrapping_add(i % plan.group * plan.height * steps),
                 a_kmajor: is_kmajor(kern, p.a_k),
+                a_next: if lane == 0 { next.cast() } else { self.a.cast_const().cast() },
+                a_next_row: if lane == 0 { p.a_row * size_of::<S>() as isize } else { 0 },
                 b: self.b.wrapping_add(lane * steps),
                 b_rs: (vectors * kern.lanes) as isize,
                 b_ahead: LANES_AHEAD,

@@ -15,6 +15,11 @@ pub(crate) struct TileArgs<T> {
     /// `row * Kernel::lda + k`.
     pub a: *const T,
     pub a_kmajor: bool,
+    /// Rows to be fetched into L2 meanwhile, and the bytes from one to the next: at every step a line of the next row, and
+    /// after as many rows as a line has elements the next line of them. Any address is fine.
+    /// Not if `a_kmajor`.
+    pub a_next: *const u8,
+    pub a_next_row: isize,
     /// B: `vectors * L` readable elements per step, steps `b_rs` apart.
     pub b: *const T,
     pub b_rs: isize,

@@ -29,7 +29,7 @@ pub(crate) mod parallel;
 mod prefetch;
 pub(crate) mod problem;
 pub(crate) mod scratch;
-mod shared;
+pub(crate) mod shared;
 pub(crate) mod simd;
 pub(crate) mod source;
 mod split;

@@ -8,7 +8,7 @@
 
 use super::{
     kernel::{PackArgs, TileArgs, TransposedTile},
-    prefetch::prefetch,
+    prefetch::{LINE, prefetch, prefetch_l2},
     simd::{Simd, unroll},
 };
 
@@ -49,28 +49,41 @@ pub(super) unsafe fn tile<
         // Not unrolled: a step has enough independent products, and the code of all variants together would be several
         // times as large. The second vector is written out, since an inner loop would again have to be unrolled
         // everywhere.
-        for _ in 0..m.k {
-            let ahead = b.wrapping_offset(m.b_ahead);
-            let b0 = V::load(b);
-            prefetch(ahead);
-            let b1 = if const { NV == 2 } { V::load(b.add(V::L)) } else { b0 };
-            if const { NV == 2 } {
-                prefetch(ahead.wrapping_add(V::L));
-            }
-            if const { COPY } {
-                b0.store(copy);
-                b1.store(copy.add(V::L));
-                copy = copy.add(2 * V::L);
-            }
-            unroll!(i < MR, rows, {
-                let x = V::splat(*a.add(i * row_a));
-                acc[i][0] = x.fma(b0, acc[i][0]);
-                if const { NV == 2 } {
-                    acc[i][NV - 1] = x.fma(b1, acc[i][NV - 1]);
+        let per_line = LINE / size_of::<V::T>();
+        let (mut next, mut left) = (m.a_next, m.k);
+        while left > 0 {
+            let steps = left.min(per_line);
+            left -= steps;
+            for _ in 0..steps {
+                if const { !KM } {
+                    prefetch_l2(next);
+                    next = next.wrapping_offset(m.a_next_row);
                 }
-            });
-            b = b.offset(m.b_rs);
-            a = a.add(step_a);
+                let ahead = b.wrapping_offset(m.b_ahead);
+                let b0 = V::load(b);
+                prefetch(ahead);
+                let b1 = if const { NV == 2 } { V::load(b.add(V::L)) } else { b0 };
+                // Two short vectors are one cache line.
+                if const { NV == 2 && size_of::<V::T>() * V::L >= 64 } {
+                    prefetch(ahead.wrapping_add(V::L));
+                }
+                if const { COPY } {
+                    b0.store(copy);
+                    b1.store(copy.add(V::L));
+                    copy = copy.add(2 * V::L);
+                }
+                unroll!(i < MR, rows, {
+                    let x = V::splat(*a.add(i * row_a));
+                    acc[i][0] = x.fma(b0, acc[i][0]);
+                    if const { NV == 2 } {
+                        acc[i][NV - 1] = x.fma(b1, acc[i][NV - 1]);
+                    }
+                });
+                b = b.offset(m.b_rs);
+                a = a.add(step_a);
+            }
+            // Back to the first row, at its next line.
+            next = next.wrapping_offset(LINE as isize - per_line as isize * m.a_next_row);
         }
         // Only the two most common endings are unrolled.
         let whole = m.rows == MR && m.cols >= NV * V::L && m.bias.is_null() && !m.relu;
@@ -185,7 +198,9 @@ pub(super) unsafe fn pack_lanes<V: Simd>(p: &PackArgs<V::T>) {
                             let s = s.wrapping_add(j);
                             prefetch(s.wrapping_offset(ROWS_AHEAD * p.k_stride));
                             let x = if n == V::L { V::load(s) } else { V::load_n(s, n) };
-                            if j + V::L <= w { x.store(d.add(j)) } else { x.store_n(d.add(j), w - j) }
+                            // What a whole vector writes past this step, the steps after it overwrite. Storing a part of one
+                            // takes many cycles on some CPUs with AVX2.
+                            if kk * w + j + V::L <= p.k * w { x.store(d.add(j)) } else { x.store_n(d.add(j), w - j) }
                         }
                     }
                 }
