@@ -35,7 +35,7 @@ pub(super) fn rows_at_once<T>(
     }
     let most = (MAX_LANES / padded.width).clamp(1, height);
     let rows = height.div_ceil(height.div_ceil(most));
-    let small = padded.plane(rows).checked_mul(channels)? <= MAX_INPUT;
+    let small = padded.channel(rows).checked_mul(channels)? <= MAX_INPUT;
     (small && padded.is_tall(rows, height)).then_some(rows)
 }
 
@@ -52,7 +52,8 @@ pub(super) unsafe fn direct_conv<T: Compute>(
     relu: bool,
     out: Image<T>,
 ) -> Result<()> {
-    let steps = x.c * padded.offsets.len();
+    let taps = padded.offsets(tall);
+    let steps = x.c * taps.len();
     let panel = 2 * kern.lanes;
     // The weights of each tile of output channels in turn, k-major; then the biases.
     let mut packed = Scratch::<T>::new((steps + 1) * weights.rows)?;
@@ -74,9 +75,8 @@ pub(super) unsafe fn direct_conv<T: Compute>(
         row += rows;
     }
     let (packed, biases): (&[T], &[T]) = (packed, biases);
-    let plane = padded.plane(tall);
-    let offsets: Vec<usize> =
-        (0..x.c).flat_map(|c| padded.offsets.iter().map(move |offset| c * plane + offset)).collect();
+    let channel = padded.channel(tall);
+    let offsets: Vec<usize> = (0..x.c).flat_map(|c| taps.iter().map(move |tap| c * channel + tap)).collect();
 
     let work = (out.n * out.area()).saturating_mul(weights.rows).saturating_mul(steps);
     let threads = if work < SERIAL { 1 } else { rayon::current_num_threads() };
@@ -87,7 +87,7 @@ pub(super) unsafe fn direct_conv<T: Compute>(
         let lanes = padded.lanes(rows);
         let ld = lanes.next_multiple_of(panel);
         // The last vectors extend past the last element.
-        let inputs = x.c * plane + panel;
+        let inputs = x.c * channel + panel;
         with_scratch::<T, _>(inputs + weights.rows * ld, |start| {
             // SAFETY: the scratch has room for the padded input and for every row with its last vectors. A vector
             // begins at most at the last lane and extends at most `panel` elements past the input, which are 0. For
@@ -96,9 +96,7 @@ pub(super) unsafe fn direct_conv<T: Compute>(
                 std::slice::from_raw_parts_mut(start.add(inputs - panel), panel).fill(T::of(0.0));
                 for c in 0..x.c {
                     // The last part has fewer rows; only surplus lanes read past them.
-                    let to = std::slice::from_raw_parts_mut(start.add(c * plane), plane);
-                    to[padded.plane(rows)..].fill(T::of(0.0));
-                    padded.copy_padded(&x, (n, c), (y, rows), to.as_mut_ptr());
+                    padded.copy_padded(&x, (n, c), (y, rows), tall, start.add(c * channel));
                 }
                 let stage = start.add(inputs);
                 for &(row, rows) in &tiles {

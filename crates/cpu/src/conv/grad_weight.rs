@@ -11,7 +11,7 @@ use kiln_backend::Result;
 use super::{compute::Compute, padded_input::PaddedInput, taps::Taps};
 use crate::{
     engine::{
-        image::{Image, pixel_runs},
+        image::{Image, image_runs, pixel_runs},
         par::Shared,
     },
     gemm::{
@@ -30,9 +30,12 @@ const TASKS: usize = 8;
 const SERIAL: usize = 600_000;
 /// Pixels per block.
 const PIXELS: usize = 512;
-/// Maximum number of output channels, and of pixels in a padded plane, for [`add_images`].
+/// Maximum number of output channels, and of pixels in a padded plane that is not cut into bands, for [`add_images`].
 const MAX_ROWS: usize = 64;
 const MAX_PLANE: usize = 4096;
+/// Target number of pixels of a band: eight of them fit into L1. Maximum number of elements of a band's padded channel.
+const BAND: usize = 1024;
+const MAX_CHANNEL: usize = 1 << 15;
 
 /// Computes one group's gradient and passes it to `store` row by row: the index of the output channel, and `[input
 /// channels * taps]`.
@@ -57,10 +60,9 @@ pub(crate) unsafe fn grad_weight<T: Compute>(
     let cuts = x.c.div_ceil(channels);
     // Blocks of pixels end with an image, unless images are small.
     let area = grad.area().max(1);
-    let small = |padded: &PaddedInput| rows <= MAX_ROWS && padded.lanes(grad.h) <= MAX_PLANE;
-    let padded = if pixels == 0 { None } else { PaddedInput::new(taps, grad.w).filter(small) };
-    let (span, block) = if let Some(padded) = &padded {
-        (pixels, area * (2 * PIXELS / padded.lanes(grad.h)).max(1))
+    let bands = if pixels == 0 || rows > MAX_ROWS { None } else { Bands::new(taps, grad.h, grad.w) };
+    let (span, block) = if let Some(bands) = &bands {
+        if bands.tall < grad.h { (area, bands.tall * grad.w) } else { (pixels, area * bands.images) }
     } else if area < PIXELS {
         (pixels, area * (PIXELS / area))
     } else {
@@ -85,11 +87,8 @@ pub(crate) unsafe fn grad_weight<T: Compute>(
             let pixels = start + b % per_span * block..start + ((b % per_span + 1) * block).min(span);
             // SAFETY: the caller's promise; `to` is this task's.
             unsafe {
-                match &padded {
-                    Some(padded) => {
-                        let images = pixels.start / area..pixels.end / area;
-                        add_images(kern, &grad, &x, padded, images, cs.clone(), to, columns, !fresh);
-                    }
+                match &bands {
+                    Some(bands) => add_images(kern, &grad, &x, bands, pixels, cs.clone(), to, columns, !fresh),
                     None => add_block(kern, &grad, &x, taps, pixels, cs.clone(), to, columns, !fresh),
                 }
             }
@@ -159,11 +158,13 @@ unsafe fn add_block<T: Compute>(
                 (first, grad.strides[1], grad.step())
             } else {
                 let stage = inputs.add(lanes * n);
+                // Rows of an image that follow each other are one run.
+                let runs = if grad.is_flat() { image_runs(area, grad.w, pixels.clone()) } else { runs };
+                let step = if grad.is_flat() { grad.step() } else { grad.strides[3] };
                 for row in 0..rows {
                     let mut to = stage.add(row * n);
                     for run in &runs {
-                        let from = grad.ptr.offset(grad.at(run.n, row, run.y, run.x));
-                        from.gather(grad.strides[3], run.len, to);
+                        grad.ptr.offset(grad.at(run.n, row, run.y, run.x)).gather(step, run.len, to);
                         to = to.add(run.len);
                     }
                 }
@@ -192,25 +193,53 @@ unsafe fn add_block<T: Compute>(
     });
 }
 
-/// Adds the contribution of whole images as dot products of planes: those of the gradient, with zeros in the surplus
-/// columns, and those of the padded input, shifted for each tap.
+/// How images are cut for [`add_images`].
+struct Bands {
+    padded: PaddedInput,
+    /// Rows of the gradient in a band.
+    tall: usize,
+    /// Images computed at a time, if a band is a whole image.
+    images: usize,
+    /// The distance of each tap, in a channel for a band.
+    offsets: Vec<usize>,
+}
+
+impl Bands {
+    /// `None` if the padded copy does not pay off.
+    fn new(taps: &Taps, height: usize, width: usize) -> Option<Bands> {
+        let padded = PaddedInput::new(taps, width)?;
+        let most = if padded.lanes(height) <= MAX_PLANE { height } else { (BAND / padded.width).max(1) };
+        let tall = height.div_ceil(height.div_ceil(most));
+        let fits = padded.is_tall(tall, height) && padded.channel(tall) <= MAX_CHANNEL;
+        let images = (2 * PIXELS / padded.lanes(tall)).max(1);
+        fits.then(|| Bands { tall, images, offsets: padded.offsets(tall), padded })
+    }
+}
+
+/// Adds the contribution of whole images, or of a band of one, as dot products of planes: those of the gradient, with zeros in
+/// the surplus columns, and those of the padded input, shifted for each tap.
 ///
 /// # Safety
-/// As [`add_block`]; `padded` is that of the taps and of `grad`.
+/// As [`add_block`]; `bands` are those of the taps and of `grad`, and `pixels` whole bands.
 #[allow(clippy::too_many_arguments)]
 unsafe fn add_images<T: Compute>(
     kern: &Kernel<T>,
     grad: &Image<T>,
     x: &Image<T>,
-    padded: &PaddedInput,
-    images: Range<usize>,
+    bands: &Bands,
+    pixels: Range<usize>,
     channels: Range<usize>,
     to: *mut T,
     columns: usize,
     accumulate: bool,
 ) {
-    let (n, taps, lanes) = (images.len(), padded.offsets.len(), channels.len() * padded.offsets.len());
-    let (area, plane) = (padded.lanes(grad.h), padded.plane(grad.h));
+    let Bands { padded, tall, offsets, .. } = bands;
+    let images = pixels.start / grad.area()..pixels.end.div_ceil(grad.area());
+    // Of each image these rows; all of them if there are several images.
+    let first = pixels.start % grad.area() / grad.w;
+    let high = (pixels.len() / grad.w).min(grad.h);
+    let (n, taps, lanes) = (images.len(), offsets.len(), channels.len() * offsets.len());
+    let (area, plane) = (padded.lanes(high), padded.channel(*tall));
     with_scratch::<T, _>(n * (grad.c * area + channels.len() * plane), |inputs| {
         // Blocks of 4, 2 or 1, for which there are kernels.
         let size = |left: usize| if left >= 4 { 4 } else { left.min(2) };
@@ -220,19 +249,19 @@ unsafe fn add_images<T: Compute>(
             let stage = inputs.add(n * channels.len() * plane);
             for (i, image) in images.clone().enumerate() {
                 for (j, c) in channels.clone().enumerate() {
-                    padded.copy_padded(x, (image, c), (0, grad.h), inputs.add((j * n + i) * plane));
+                    padded.copy_padded(x, (image, c), (first, high), *tall, inputs.add((j * n + i) * plane));
                 }
                 for row in 0..grad.c {
                     let to = stage.add((row * n + i) * area);
                     // A single fill, since the gaps are only a few elements per row.
                     std::slice::from_raw_parts_mut(to, area).fill(T::of(0.0));
-                    let from = grad.ptr.offset(grad.at(image, row, 0, 0));
-                    from.gather_rows(grad.rows([grad.h, grad.w], [1, 1]), to, padded.width);
+                    let from = grad.ptr.offset(grad.at(image, row, first, 0));
+                    from.gather_rows(grad.rows([high, grad.w], [1, 1]), to, padded.width);
                 }
             }
             let plane_of = |lane: usize| {
                 let (c, tap) = (lane / taps, lane % taps);
-                inputs.wrapping_add(c * n * plane + padded.offsets[tap]).cast_const()
+                inputs.wrapping_add(c * n * plane + offsets[tap]).cast_const()
             };
             let mut row = 0;
             while row < grad.c {

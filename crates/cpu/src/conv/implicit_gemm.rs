@@ -3,9 +3,12 @@
 //!
 //! The product is `weights [rows, K] · im2col [K, pixels]` with `K = channels * taps`. The inputs that a block of pixels
 //! reads are written straight into the panels that the matrix kernels read, one block of `K` at a time: a few hundred
-//! kilobytes at most, never the im2col matrix of an image, let alone of a batch.
+//! kilobytes at most, not the im2col matrix of an image, let alone of a batch. Only a few small images have fewer blocks than
+//! there are threads; then all threads pack a whole block together, and divide the rows of its product.
 
 use std::ops::Range;
+
+use kiln_backend::Result;
 
 use super::{
     compute::Compute,
@@ -13,8 +16,12 @@ use super::{
     weights::Weights,
 };
 use crate::{
-    engine::image::{Image, pixel_runs},
-    gemm::{blocked, kernel::Kernel, pack::PackedLanes, parallel, problem::GemmProblem, scratch::with_scratch},
+    engine::{
+        image::{Image, pixel_runs},
+        par::Shared,
+    },
+    gemm::{blocked, kernel::Kernel, pack::PackedLanes, parallel, problem::GemmProblem, scratch::with_scratch, shared},
+    memory::{allocator::Scratch, erased::copy_row},
 };
 
 /// Below this many multiply-adds, waking another thread costs more than it saves.
@@ -42,7 +49,7 @@ pub(super) unsafe fn implicit_gemm<T: Compute>(
     weights: Weights<'_, T>,
     relu: bool,
     out: Image<T>,
-) {
+) -> Result<()> {
     let pixels = out.n * out.area();
     let job = Job { kern, x, taps, weights, relu, out };
     // Blocks end with an image, unless images are small.
@@ -56,23 +63,68 @@ pub(super) unsafe fn implicit_gemm<T: Compute>(
     let blocks = per_span * (pixels / span);
     let work = pixels.saturating_mul(weights.rows).saturating_mul(weights.columns);
     let threads = if work < SERIAL { 1 } else { rayon::current_num_threads() };
-    // With few blocks the rows are divided among threads too, which repeats the packing but splits no sum.
-    let most = (weights.rows / (2 * kern.mr)).max(1);
-    let parts = if blocks >= 2 * threads || threads == 1 { 1 } else { (2 * threads).div_ceil(blocks).min(most) };
-    parallel::for_each(blocks * parts, threads, &|i| {
-        let (b, part) = (i / parts, i % parts);
+    let range = |b: usize| {
         let start = b / per_span * span;
-        let range = start + b % per_span * block..start + ((b % per_span + 1) * block).min(span);
-        let rows = part * weights.rows / parts..(part + 1) * weights.rows / parts;
-        // SAFETY: the caller's promise; blocks and parts are disjoint.
-        unsafe { job.block(range, rows) }
+        start + b % per_span * block..start + ((b % per_span + 1) * block).min(span)
+    };
+    let room = block.next_multiple_of(kern.lanes).saturating_mul(weights.columns);
+    if blocks < 2 * threads && threads > 1 && weights.rows >= 2 * kern.mr && (1..=shared::ROOM).contains(&room) {
+        let mut panels = Scratch::<T>::new(room)?;
+        for b in 0..blocks {
+            // SAFETY: the caller's promise.
+            unsafe { job.shared_block(range(b), threads, &Shared::new(panels.values())) }
+        }
+        return Ok(());
+    }
+    parallel::for_each(blocks, threads, &|b| {
+        // SAFETY: the caller's promise; blocks are disjoint.
+        unsafe { job.block(range(b), 0..job.weights.rows, None) }
     });
+    Ok(())
 }
 
 impl<T: Compute> Job<'_, T> {
+    /// Computes a block of pixels with several threads, which pack its panels to `panels`.
+    ///
+    /// # Safety
+    /// As [`implicit_gemm`], and nobody else accesses these pixels; there is room for the panels of all columns.
+    unsafe fn shared_block(&self, pixels: Range<usize>, threads: usize, panels: &Shared<'_, T>) {
+        let (kern, rows, columns, n) = (self.kern, self.weights.rows, self.weights.columns, pixels.len());
+        let packed = PackedLanes { start: panels.start(), width: n.next_multiple_of(kern.lanes) };
+        let input_runs = self.taps.input_runs(&self.x, &pixel_runs(self.out.h, self.out.w, pixels.clone()));
+        let block = self.k_block();
+        let chunk = columns.div_ceil(4 * threads).min(block);
+        let chunks = block.div_ceil(chunk);
+        parallel::for_each(columns.div_ceil(block) * chunks, threads, &|i| {
+            let k0 = i / chunks * block;
+            let steps = k0..columns.min(k0 + block);
+            let first = k0 + i % chunks * chunk;
+            let ks = first.min(steps.end)..steps.end.min(first + chunk);
+            with_scratch::<T, _>(n, |line| {
+                // SAFETY: the line has a place for every pixel, the panels for all steps, which are divided among tasks.
+                unsafe { self.pack(&input_runs, n, ks, steps.clone(), packed.at(k0, 0, steps.len()), line) }
+            });
+        });
+        // Even parts of whole tiles.
+        let tiles = rows.div_ceil(kern.mr);
+        let parts = tiles.min(2 * threads);
+        let row = |part: usize| (part * tiles / parts * kern.mr).min(rows);
+        parallel::for_each(parts, threads, &|i| {
+            // SAFETY: the caller's promise; parts have disjoint rows, and the panels are packed.
+            unsafe { self.block(pixels.clone(), row(i)..row(i + 1), Some(packed)) }
+        });
+    }
+
+    /// Steps of `k` that are packed at a time.
+    fn k_block(&self) -> usize {
+        blocked::block_size(self.weights.columns, self.kern.kc, 8).min(self.kern.kc)
+    }
+
+    /// Computes rows of a block of pixels. `packed`: its panels, of all columns, if they were packed already.
+    ///
     /// # Safety
     /// As [`implicit_gemm`], and nobody else accesses these rows of these pixels.
-    unsafe fn block(&self, pixels: Range<usize>, rows: Range<usize>) {
+    unsafe fn block(&self, pixels: Range<usize>, rows: Range<usize>, packed: Option<PackedLanes<T>>) {
         let (out, area) = (&self.out, self.out.area());
         let n = pixels.len();
         let runs = pixel_runs(out.h, out.w, pixels.clone());
@@ -83,12 +135,12 @@ impl<T: Compute> Job<'_, T> {
             let to = start.wrapping_offset(out.at(image, rows.start, 0, 0));
             let to = to.wrapping_offset((pixels.start % area) as isize * out.step());
             // SAFETY: the caller's promise.
-            return unsafe { self.product(&input_runs, n, rows, to, out.strides[1], out.step()) };
+            return unsafe { self.product(&input_runs, n, rows, packed, to, out.strides[1], out.step()) };
         }
         with_scratch::<T, _>(rows.len() * n, |stage| {
             // SAFETY: the scratch has a place for every row and pixel; the rest is the caller's promise.
             unsafe {
-                self.product(&input_runs, n, rows.clone(), stage, n as isize, 1);
+                self.product(&input_runs, n, rows.clone(), packed, stage, n as isize, 1);
                 for row in rows.clone() {
                     let mut from = stage.add((row - rows.start) * n).cast_const();
                     for run in &runs {
@@ -105,11 +157,13 @@ impl<T: Compute> Job<'_, T> {
     ///
     /// # Safety
     /// As [`block`](Self::block); `c` is writable for all rows and pixels, with the given strides.
+    #[allow(clippy::too_many_arguments)]
     unsafe fn product(
         &self,
         input_runs: &[InputRun],
         n: usize,
         rows: Range<usize>,
+        packed: Option<PackedLanes<T>>,
         c: *mut T,
         c_row: isize,
         c_lane: isize,
@@ -138,15 +192,21 @@ impl<T: Compute> Job<'_, T> {
             // SAFETY: the caller's promise for C.
             return unsafe { problem.empty() };
         }
+        if packed.is_some() {
+            let problem = GemmProblem { k: all, ..problem };
+            // SAFETY: the product reads what was packed, in the same blocks, and rows of the weights that exist.
+            return unsafe { blocked::part::<T, T>(&problem, kern, (0, rows.len()), (0, n), packed) };
+        }
         let width = n.next_multiple_of(kern.lanes);
-        let block = blocked::block_size(all, kern.kc, 8).min(kern.kc);
+        let block = self.k_block();
         with_scratch::<T, _>(block * width + n, |start| {
             for k0 in (0..all).step_by(block) {
                 let nk = block.min(all - k0);
+                let steps = k0..k0 + nk;
                 // SAFETY: the scratch holds a block of panels and one line after them; the product reads what was
                 // packed, and rows and columns of the weights that exist.
                 unsafe {
-                    self.pack(input_runs, n, k0..k0 + nk, start, start.add(block * width));
+                    self.pack(input_runs, n, steps.clone(), steps, start, start.add(block * width));
                     let part = GemmProblem {
                         k: nk,
                         a: problem.a.add(k0),
@@ -162,16 +222,26 @@ impl<T: Compute> Job<'_, T> {
         });
     }
 
-    /// Packs rows `ks` of the im2col matrix of the block, in the layout of [`pack_lanes`](crate::gemm::pack::pack_lanes).
+    /// Packs rows `ks` of the im2col matrix of a block of pixels, in the layout of
+    /// [`pack_lanes`](crate::gemm::pack::pack_lanes). `to` is the start of the panels of the rows `steps`.
     ///
     /// # Safety
-    /// `to` is writable for the panels, `line` for `n` elements.
-    unsafe fn pack(&self, input_runs: &[InputRun], n: usize, ks: Range<usize>, to: *mut T, line: *mut T) {
-        let (lanes, nk) = (self.kern.lanes, ks.len());
+    /// The panels are writable, and `line` for `n` elements.
+    unsafe fn pack(
+        &self,
+        input_runs: &[InputRun],
+        n: usize,
+        ks: Range<usize>,
+        steps: Range<usize>,
+        to: *mut T,
+        line: *mut T,
+    ) {
+        let (lanes, nk) = (self.kern.lanes, steps.len());
         let panel = 2 * lanes;
         let inputs = self.weights.columns - usize::from(self.weights.bias);
         let taps = self.taps.len();
-        for (i, k) in ks.enumerate() {
+        for k in ks {
+            let i = k - steps.start;
             // SAFETY: lines have `n` elements; every panel has room for `nk` rows of its width.
             unsafe {
                 if k < inputs {
@@ -184,7 +254,7 @@ impl<T: Compute> Job<'_, T> {
                     let count = panel.min(n - l);
                     let width = if count <= lanes { lanes } else { panel };
                     let to = to.add(l * nk + i * width);
-                    core::ptr::copy_nonoverlapping(line.add(l), to, count);
+                    copy_row(line.add(l), to, count);
                     for j in count..width {
                         *to.add(j) = T::of(0.0);
                     }

@@ -46,10 +46,7 @@ pub(crate) unsafe fn convolve<T: Compute>(
     unsafe {
         match direct {
             Some((rows, padded)) => direct_conv::direct_conv(kern, x, &padded, rows, weights, relu, out),
-            None => {
-                implicit_gemm::implicit_gemm(kern, x, taps, weights, relu, out);
-                Ok(())
-            }
+            None => implicit_gemm::implicit_gemm(kern, x, taps, weights, relu, out),
         }
     }
 }

@@ -100,13 +100,29 @@ impl Taps {
                     };
                     let low = before(-x).min(len);
                     let high = before(w - x).clamp(low, len);
-                    std::slice::from_raw_parts_mut(out, low).fill(zero);
+                    fill(out, low, zero);
                     let first = at + low as isize * step * sw;
                     plane.offset(first).gather(step * sw, high - low, out.add(low));
-                    std::slice::from_raw_parts_mut(out.add(high), len - high).fill(zero);
+                    fill(out.add(high), len - high, zero);
                 }
                 out = out.add(len);
             }
+        }
+    }
+}
+
+/// Fills the border of a row, which is a single element more often than not: too short for a call of `memset`.
+///
+/// # Safety
+/// `to` is writable for `n` elements.
+#[inline(always)]
+unsafe fn fill<T: Copy>(to: *mut T, n: usize, value: T) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if n == 1 {
+            *to = value;
+        } else if n > 1 {
+            std::slice::from_raw_parts_mut(to, n).fill(value);
         }
     }
 }

@@ -48,6 +48,19 @@ impl<T: Copy> Image<T> {
         if self.w == 1 { self.strides[2] } else { self.strides[3] }
     }
 
+    /// Whether the planes of an image follow each other without gaps, pixel by pixel.
+    pub(crate) fn dense_planes(&self) -> bool {
+        let plane = self.area() <= 1 || self.is_flat() && self.step() == 1;
+        plane && (self.c <= 1 || self.strides[1] == self.area() as isize)
+    }
+
+    /// The first element if all images are stored in `T` and follow each other without gaps, channel by channel.
+    pub(crate) fn dense(&self) -> Option<*const T> {
+        let per = self.c * self.area();
+        let dense = self.dense_planes() && (self.n <= 1 || self.strides[0] == per as isize);
+        self.ptr.direct().filter(|_| dense).map(<*mut T>::cast_const)
+    }
+
     /// The offset of an element from the pointer.
     pub(crate) fn at(&self, n: usize, c: usize, y: usize, x: usize) -> isize {
         let [sn, sc, sh, sw] = self.strides;
@@ -128,6 +141,20 @@ pub(crate) fn pixel_runs(h: usize, w: usize, range: std::ops::Range<usize>) -> V
         let (y, x) = (rest / w, rest % w);
         let len = (w - x).min(range.end - at);
         out.push(PixelRun { n, y, x, len });
+        at += len;
+    }
+    out
+}
+
+/// Cuts the pixels `range` into images, of `area` pixels in rows of `w`: runs for images whose planes are
+/// [flat](Image::is_flat).
+pub(crate) fn image_runs(area: usize, w: usize, range: std::ops::Range<usize>) -> Vec<PixelRun> {
+    let mut out = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
+        let (n, rest) = (at / area, at % area);
+        let len = (area - rest).min(range.end - at);
+        out.push(PixelRun { n, y: rest / w, x: rest % w, len });
         at += len;
     }
     out

@@ -244,7 +244,7 @@ unsafe fn scatter<S: Stored>(from: *const S::Compute, to: *mut u8, step: isize, 
 /// # Safety
 /// `from` is readable and `to` writable for `n` elements, which do not overlap.
 #[inline(always)]
-unsafe fn copy_row<T: Copy>(from: *const T, to: *mut T, n: usize) {
+pub(crate) unsafe fn copy_row<T: Copy>(from: *const T, to: *mut T, n: usize) {
     // SAFETY: pieces of the `n` elements; the last overlaps the one before it.
     unsafe {
         let piece =

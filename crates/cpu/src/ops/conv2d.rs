@@ -1,13 +1,21 @@
 //! `conv2d` and its gradients: chooses between Winograd's algorithm and the general one of
 //! [`conv`](crate::conv).
 
+use std::ops::Range;
+
 use kiln_backend::{
     Arguments, BinaryAssignArgs, BinaryBackend, BinaryOp, Checked, Conv2d, Conv2dArgs, Conv2dBackend,
     Conv2dGradInputArgs, Conv2dGradWeightArgs, Operand, Result, Scalar,
 };
 
 use crate::{
-    conv::{compute::Compute, convolve, grad_weight, taps::Taps, weights::Weights, winograd},
+    conv::{
+        compute::Compute,
+        convolve, grad_weight,
+        taps::Taps,
+        weights::{Weights, copy_filters, copy_filters_transposed},
+        winograd,
+    },
     device::CpuBackend,
     engine::image::Image,
     gemm::kernels,
@@ -73,11 +81,22 @@ fn forward<T: Compute>(
             // SAFETY: elements of the checked bias.
             (0..e.group_out * rule.groups).map(|o| unsafe { bias.ptr().offset(o as isize * step).load() }).collect()
         });
+        let dense = filters.dense_planes();
         let mut done = true;
         for g in 0..rule.groups {
-            let filter = |o: usize, c: usize, taps: &mut [T; 9]| {
-                // SAFETY: one of the filters, which are 3×3.
-                unsafe { filters.gather_plane(g * e.group_out + o, c, taps.as_mut_ptr()) };
+            let filter = |outputs: Range<usize>, inputs: Range<usize>, to: &mut [T]| {
+                for (o, to) in outputs.zip(to.chunks_exact_mut(9 * inputs.len())) {
+                    let o = g * e.group_out + o;
+                    // SAFETY: some of the filters, which are 3×3.
+                    unsafe {
+                        if dense {
+                            filters.ptr.offset(filters.at(o, inputs.start, 0, 0)).gather(1, to.len(), to.as_mut_ptr());
+                        } else {
+                            let planes = inputs.clone().zip(to.chunks_exact_mut(9));
+                            planes.for_each(|(c, to)| filters.gather_plane(o, c, to.as_mut_ptr()));
+                        }
+                    }
+                }
             };
             let shift = shift.as_ref().map(|shift| &shift[g * e.group_out..]);
             let (from, to) = (from.channels(g * e.group_in, e.group_in), to.channels(g * e.group_out, e.group_out));
@@ -91,20 +110,20 @@ fn forward<T: Compute>(
     let taps = Taps::forward(rule, e.kernel);
     let kern = kernels::best::<T>();
     let columns = e.group_in * taps.len() + usize::from(bias.is_some());
-    let mut weights = Scratch::<T>::new(e.group_out * columns)?;
-    let weights = weights.values();
+    let per = e.group_out * columns;
+    let in_place = filters.dense().filter(|_| bias.is_none() && per > 0);
+    let mut copied = Scratch::<T>::new(if in_place.is_some() { 0 } else { per })?;
     for g in 0..rule.groups {
-        for (o, row) in weights.chunks_exact_mut(columns.max(1)).enumerate() {
-            let o = g * e.group_out + o;
-            // SAFETY: rows of the weight and of the bias that exist.
-            unsafe {
-                filter_row(&filters, o, &taps, row);
-                if let (Some(bias), Some(last)) = (&bias, row.last_mut()) {
-                    *last = bias.ptr().offset(o as isize * bias.layout().strides()[0]).load();
-                }
+        // SAFETY: the group's part of the filters, which are borrowed meanwhile; of the weight and of the bias.
+        let values = unsafe {
+            if let Some(start) = in_place {
+                std::slice::from_raw_parts(start.add(g * per), per)
+            } else {
+                copy_filters(&filters, g * e.group_out..(g + 1) * e.group_out, bias, copied.values());
+                &*copied.values()
             }
-        }
-        let weights = Weights { values: weights, rows: e.group_out, columns, bias: bias.is_some() };
+        };
+        let weights = Weights { values, rows: e.group_out, columns, bias: bias.is_some() };
         // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
         unsafe {
             let (from, to) = (from.channels(g * e.group_in, e.group_in), to.channels(g * e.group_out, e.group_out));
@@ -114,20 +133,6 @@ fn forward<T: Compute>(
     Ok(())
 }
 
-/// Copies filter `o` to `[channels * taps]`.
-///
-/// # Safety
-/// The filters are readable, and `o` is one of them.
-unsafe fn filter_row<T: Compute>(w: &Image<T>, o: usize, taps: &Taps, row: &mut [T]) {
-    let per = taps.len().max(1);
-    for (c, row) in row.chunks_exact_mut(per).take(w.c).enumerate() {
-        for (value, &tap) in row.iter_mut().zip(&taps.kernel_taps) {
-            // SAFETY: an element of the filters.
-            *value = unsafe { w.ptr.offset(w.at(o, c, tap / w.w, tap % w.w)).load() };
-        }
-    }
-}
-
 fn grad_input<T: Compute>(rule: &Conv2d, grad: Erased<T>, w: Erased<T>, out: Erased<T>) -> Result<()> {
     let e = rule.extents(w.layout());
     let (from, to, filters) = (Image::new(&grad), Image::new(&out), Image::new(&w));
@@ -135,10 +140,16 @@ fn grad_input<T: Compute>(rule: &Conv2d, grad: Erased<T>, w: Erased<T>, out: Era
         let mut done = true;
         for g in 0..rule.groups {
             // The kernels rotated by 180°, with input and output channels exchanged.
-            let filter = |c: usize, o: usize, taps: &mut [T; 9]| {
-                // SAFETY: one of the filters, which are 3×3.
-                unsafe { filters.gather_plane(g * e.group_out + o, c, taps.as_mut_ptr()) };
-                taps.reverse();
+            let filter = |outputs: Range<usize>, inputs: Range<usize>, to: &mut [T]| {
+                // In the order in which they lie in memory.
+                for (i, o) in inputs.clone().enumerate() {
+                    for (at, c) in outputs.clone().enumerate() {
+                        let to = &mut to[(at * inputs.len() + i) * 9..][..9];
+                        // SAFETY: one of the filters, which are 3×3.
+                        unsafe { filters.gather_plane(g * e.group_out + o, c, to.as_mut_ptr()) };
+                        to.reverse();
+                    }
+                }
             };
             let (from, to) = (from.channels(g * e.group_out, e.group_out), to.channels(g * e.group_in, e.group_in));
             let padding = rule.padding.map(|padding| 2 - padding);
@@ -159,16 +170,9 @@ fn grad_input<T: Compute>(rule: &Conv2d, grad: Erased<T>, w: Erased<T>, out: Era
         let columns = e.group_out * taps.len();
         for g in 0..rule.groups {
             let weights = &mut weights.values()[..e.group_in * columns];
-            if columns > 0 {
-                for (c, row) in weights.chunks_exact_mut(columns).enumerate() {
-                    for (o, row) in row.chunks_exact_mut(taps.len()).enumerate() {
-                        for (value, &tap) in row.iter_mut().zip(&taps.kernel_taps) {
-                            let at = filters.at(g * e.group_out + o, c, tap / filters.w, tap % filters.w);
-                            // SAFETY: an element of the filters.
-                            *value = unsafe { filters.ptr.offset(at).load() };
-                        }
-                    }
-                }
+            // SAFETY: the group's filters, and taps of theirs.
+            unsafe {
+                copy_filters_transposed(&filters, g * e.group_out..(g + 1) * e.group_out, &taps, weights);
             }
             let weights = Weights { values: weights, rows: e.group_in, columns, bias: false };
             // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
@@ -201,13 +205,16 @@ fn grad_weight<T: Compute>(rule: &Conv2d, grad: Erased<T>, x: Erased<T>, out: Er
     }
     let taps = Taps::forward(rule, e.kernel);
     let kern = kernels::best::<T>();
+    let dense = to.dense_planes();
     for g in 0..rule.groups {
         let store = |o: usize, row: &[T]| {
-            for (c, row) in row.chunks_exact(taps.len()).enumerate() {
-                for (tap, &value) in row.iter().enumerate() {
-                    let at = to.at(g * e.group_out + o, c, tap / to.w, tap % to.w);
-                    // SAFETY: an element of the output, which is this row's alone.
-                    unsafe { to.ptr.offset(at).store(value) };
+            let o = g * e.group_out + o;
+            // SAFETY: a filter's gradient, which is this row's alone.
+            unsafe {
+                if dense {
+                    to.ptr.offset(to.at(o, 0, 0, 0)).scatter(row.as_ptr(), 1, row.len());
+                } else {
+                    row.chunks_exact(taps.len()).enumerate().for_each(|(c, row)| to.scatter_plane(o, c, row.as_ptr()));
                 }
             }
         };

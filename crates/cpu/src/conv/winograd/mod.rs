@@ -15,6 +15,7 @@ use self::{
     tile_rows::{TileRow, tile_rows},
     transforms::{Grid, POINTS, Transforms, transforms},
 };
+use super::compute::Filter;
 use crate::{
     engine::{image::Image, par::Shared},
     gemm::{
@@ -31,6 +32,8 @@ pub(crate) const CHANNELS: usize = 16;
 const FEWEST_TILES: usize = 48;
 /// Target size of a block in transformed inputs and outputs, and its minimum and maximum number of tiles.
 const BLOCK: usize = 1_500_000;
+/// Input channels whose filters are fetched together, since they often follow each other in memory.
+const INPUTS: usize = 8;
 const TILES: (usize, usize) = (128, 512);
 
 /// Whether to compute a convolution this way; `x` is its input, `y` its output, with the channels of a group.
@@ -123,7 +126,8 @@ fn padded(channels: usize, lanes: usize) -> usize {
     channels.next_multiple_of(lanes)
 }
 
-/// Computes one group. `filter` returns the nine taps of an output and an input channel, in kernel order.
+/// Computes one group. `filter` returns the nine taps, in kernel order, of some output and input channels: an output's one
+/// after the other.
 ///
 /// # Safety
 /// The images are readable and writable, as many, `out`'s elements are distinct and in no other image, and its size is the
@@ -131,7 +135,7 @@ fn padded(channels: usize, lanes: usize) -> usize {
 pub(crate) unsafe fn forward(
     x: Image<f32>,
     padding: [usize; 2],
-    filter: &(dyn Fn(usize, usize, &mut [f32; 9]) + Sync),
+    filter: Filter<'_, f32>,
     bias: Option<&[f32]>,
     relu: bool,
     out: Image<f32>,
@@ -152,16 +156,18 @@ pub(crate) unsafe fn forward(
         let o0 = group * lanes;
         let panel = o0 / (2 * lanes) * (2 * lanes);
         let width = if panel + lanes < op { 2 * lanes } else { lanes };
-        let mut taps = [0f32; 9];
+        let outputs = o0..o.min(o0 + lanes);
+        let mut taps = [0f32; 16 * INPUTS * 9];
+        // Lanes past the last channel stay 0.
         let mut from = [0f32; 9 * 16];
         for ci in 0..c {
-            for lane in 0..lanes {
-                if o0 + lane < o {
-                    filter(o0 + lane, ci, &mut taps);
-                } else {
-                    taps = [0.0; 9];
-                }
-                (0..9).for_each(|tap| from[tap * lanes + lane] = taps[tap]);
+            let inputs = ci / INPUTS * INPUTS..c.min((ci / INPUTS + 1) * INPUTS);
+            if ci == inputs.start {
+                filter(outputs.clone(), inputs.clone(), &mut taps);
+            }
+            for lane in 0..outputs.len() {
+                let at = (lane * inputs.len() + ci - inputs.start) * 9;
+                (0..9).for_each(|tap| from[tap * lanes + lane] = taps[at + tap]);
             }
             let k0 = ci / kb * kb;
             let nk = kb.min(c - k0);

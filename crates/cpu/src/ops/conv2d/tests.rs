@@ -84,6 +84,10 @@ fn cases() -> Vec<Case> {
         case([5, 3, 14, 13], 15, [5, 4], rule([1, 1], [1, 0], [1, 1], 1)),
         case([2, 2, 70, 40], 9, [3, 5], rule([1, 1], [1, 2], [1, 1], 1)),
         case([3, 4, 12, 15], 10, [3, 3], rule([1, 1], [2, 1], [2, 2], 2)),
+        // The same with strides: residue classes that taps reach, and one that none does; bands of a large plane.
+        case([2, 3, 13, 12], 9, [5, 5], rule([2, 2], [2, 2], [1, 1], 1)),
+        case([1, 2, 23, 21], 3, [5, 4], rule([3, 4], [2, 1], [1, 2], 1)),
+        case([1, 1, 139, 60], 1, [3, 2], rule([2, 1], [1, 1], [1, 1], 1)),
         // Every tap of the only output column lies in the padding: a tap that reached a pixel would belong to a column
         // past it.
         case([2, 2, 3, 2], 3, [2, 2], rule([1, 2], [0, 3], [1, 7], 1)),
@@ -146,16 +150,19 @@ fn all_three_directions_in_every_layout_and_dtype() {
     }
 }
 
-/// 3×3 kernels, which use Winograd's algorithm from a certain size on: all paddings, ragged tiles and channels, groups,
-/// layouts.
+/// 3×3 kernels with many channels: all paddings, ragged tiles and channels, groups, layouts. The first three use Winograd's
+/// algorithm; in the others all threads work on one block of pixels, with several blocks of channels.
 #[test]
-fn winograd_is_the_same_convolution() {
-    for (x, o, padding, groups) in [
-        ([2usize, 17, 21, 19], 18usize, [1usize, 1usize], 1),
-        ([1, 32, 30, 27], 34, [0, 2], 2),
-        ([9, 16, 11, 10], 20, [2, 1], 1),
+fn many_channels_are_the_same_convolution() {
+    for (x, o, stride, padding, groups) in [
+        ([2usize, 17, 21, 19], 18usize, 1, [1usize, 1usize], 1),
+        ([1, 32, 30, 27], 34, 1, [0, 2], 2),
+        ([9, 16, 11, 10], 20, 1, [2, 1], 1),
+        ([1, 70, 7, 7], 66, 1, [1, 1], 1),
+        ([1, 160, 9, 8], 96, 2, [1, 0], 2),
+        ([3, 61, 5, 6], 71, 1, [1, 1], 1),
     ] {
-        let case = Case { x, o, kernel: [3, 3], rule: rule([1, 1], padding, [1, 1], groups) };
+        let case = Case { x, o, kernel: [3, 3], rule: rule([stride; 2], padding, [1, 1], groups) };
         let (xd, wd, yd) = (case.x, case.w(), case.y());
         for (dtype, bound) in [(DType::F32, 2e-5), (DType::BF16, 2e-2)] {
             let many = if dtype == DType::F32 { 3 } else { 1 };
