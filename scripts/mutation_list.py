@@ -118,8 +118,8 @@ MUTATIONS = [
     Mutation(
         "convolution_workspace", "one byte less than cuDNN's plan asked for",
         "crates/cuda/src/conv/dnn.rs",
-        "aside(bytes).map(Some)",
-        "aside(bytes - 1).map(Some)",
+        "match self.memory.block(plan.workspace) {",
+        "match self.memory.block(plan.workspace.saturating_sub(1)) {",
         ["conv2d_shapes"],
         "uncached",
     ),
@@ -155,15 +155,15 @@ MUTATIONS = [
     Mutation(
         "convolution_bias_relu", "ReLU after a convolution and its bias, asked for or not",
         "crates/cuda/src/ops/conv2d.rs",
-        "(Some(bias), None, false) => (bias, Direction::ForwardBias),",
-        "(Some(bias), None, false) => (bias, Direction::ForwardBiasRelu),",
+        "(Some(bias), None, false) => (bias, Conv2dFusion::Bias),",
+        "(Some(bias), None, false) => (bias, Conv2dFusion::BiasRelu),",
         ["conv2d_shapes"],
     ),
     Mutation(
         "convolution_sums", "the sums of a fused bias gradient are added to what was there",
         "crates/cuda/src/conv/dnn.rs",
-        "if !problem.direction.has_channel_sums() {",
-        "if problem.direction.has_channel_sums() {",
+        "if !problem.has_channel_sums() {",
+        "if problem.has_channel_sums() {",
         ["conv2d_settings"],
     ),
     # ---- launch code ----

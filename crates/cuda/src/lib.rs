@@ -26,6 +26,7 @@ mod event;
 mod fallbacks;
 mod gemm;
 mod generator;
+mod image_format;
 mod images;
 pub mod launch;
 mod library_dtypes;
@@ -49,8 +50,9 @@ mod view;
 #[doc(hidden)]
 pub mod convolution_plans {
     pub use crate::{
-        conv::problem::{Direction, Format, Problem},
+        conv::problem::Problem,
         described::{DescribedDevice, Planned, devices::DEVICES, problems, stub},
+        image_format::Format,
         plan_cache::{DeviceKind, PlanCache},
     };
 }

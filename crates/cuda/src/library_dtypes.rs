@@ -1,9 +1,10 @@
 //! The codes that cuBLASLt and cuDNN have for dtypes.
 
-use cudarc::cublaslt::sys::{cublasComputeType_t as Compute, cudaDataType as Data};
+use cudarc::{
+    cublaslt::sys::{cublasComputeType_t as Compute, cudaDataType as Data},
+    cudnn::sys::cudnnDataType_t,
+};
 use kiln_backend::{DType, Error, Result};
-
-use crate::conv::descriptor::DataType;
 
 /// cuBLASLt's types for products of a dtype: of the elements, of sums, and of the scalars.
 ///
@@ -21,12 +22,12 @@ pub(crate) fn product_types(dtype: DType, tf32: bool) -> Result<(Data, Compute, 
 }
 
 /// cuDNN's code of a dtype that it convolves.
-pub(crate) fn convolution_type(dtype: DType) -> Option<DataType> {
+pub(crate) fn convolution_type(dtype: DType) -> Option<cudnnDataType_t> {
     match dtype {
-        DType::F64 => Some(DataType::DOUBLE),
-        DType::F32 => Some(DataType::FLOAT),
-        DType::F16 => Some(DataType::HALF),
-        DType::BF16 => Some(DataType::BFLOAT16),
+        DType::F64 => Some(cudnnDataType_t::CUDNN_DATA_DOUBLE),
+        DType::F32 => Some(cudnnDataType_t::CUDNN_DATA_FLOAT),
+        DType::F16 => Some(cudnnDataType_t::CUDNN_DATA_HALF),
+        DType::BF16 => Some(cudnnDataType_t::CUDNN_DATA_BFLOAT16),
         _ => None,
     }
 }

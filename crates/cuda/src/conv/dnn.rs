@@ -1,28 +1,26 @@
 //! Convolutions by cuDNN on one device: plans are chosen once per problem, cached, and executed.
 
 use std::{
-    collections::VecDeque,
     ffi::c_void,
     ptr,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
 use cudarc::{cudnn::sys::cudnnHandle_t, driver::sys::CUstream};
-use kiln_backend::{Error, Result};
+use kiln_backend::{Conv2dDirection, Conv2dFusion, Error, Result};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 use super::{
-    descriptor::{Failed, check},
     graph::uid,
-    plan::{Candidate, Plan, Target, candidates},
-    problem::{Addresses, Direction, Problem},
+    plan::{Candidates, Plan, Target},
+    problem::{Addresses, Problem},
 };
 use crate::{
     context::DeviceInfo,
     fallbacks,
-    libs::{Cudnn, Failure},
-    memory::DeviceMemory,
+    libs::{Cudnn, Failed, Failure},
+    memory::{Block, DeviceMemory},
     plan_cache::PlanCache,
     plan_limit::max_plans,
     stream::{Stream, Timer},
@@ -47,27 +45,30 @@ const MAX_COMPILED: usize = 2;
 /// The limit on a plan's workspace, as a fraction of the device's memory, unless no plan takes less.
 const WORKSPACE_SHARE: usize = 4;
 
-/// The plans for a problem, best first, and the candidates that no plan has been made of yet.
+/// What is known of a problem: by default, that there is no plan. A fusion is computed in its parts then.
 #[derive(Default)]
 struct Entry {
+    /// Plans, best first.
     plans: Vec<Plan>,
-    rest: VecDeque<Candidate>,
-    /// Why the last one that could not be used could not.
+    /// Whether the library may propose others. Proposals take memory, so they are dropped as soon as a plan works.
+    may_continue: bool,
+    /// Why the last proposal that could not be used could not.
     reason: Option<Failed>,
-    /// Whether it is a fusion that is computed in its parts.
-    is_declined: bool,
-    /// Whether the plans have just been timed.
-    is_timed: bool,
-    /// Whether candidates were dropped after a plan had worked: they take memory, and can be requested again. So can those
-    /// that a plan from the cache stands for.
-    is_trimmed: bool,
-    /// The first plan is in the cache.
+    /// Whether the first plan is in the cache on disk, or is not to be put there.
     is_kept: bool,
+}
+
+/// A convolution to queue. Whoever makes one vouches for the addresses: they are those of tensors as the problem
+/// describes them, in memory that work queued before has written.
+struct Call<'a> {
+    problem: &'a Problem,
+    at: Addresses,
 }
 
 /// A device's handle with its plans.
 pub(crate) struct Dnn {
     library: &'static Cudnn,
+    stream: &'static Stream,
     memory: &'static DeviceMemory,
     handle: cudnnHandle_t,
     /// The limit on a plan's workspace in bytes, unless no plan takes less.
@@ -87,7 +88,7 @@ unsafe impl Sync for Dnn {}
 
 /// Whether a call failed, or may have failed, because the library had no memory.
 fn lacks_memory<T>(memory: &DeviceMemory, result: &Result<T, Failed>) -> bool {
-    result.as_ref().is_err_and(|failed| match Failure::of(failed.code) {
+    result.as_ref().is_err_and(|failed| match failed.class() {
         Failure::OutOfMemory => true,
         Failure::Other => memory.may_lack_memory(),
         Failure::Unsupported | Failure::Environment => false,
@@ -95,23 +96,21 @@ fn lacks_memory<T>(memory: &DeviceMemory, result: &Result<T, Failed>) -> bool {
 }
 
 impl Dnn {
-    /// A handle whose work goes to `stream`, whose context must be current, on this device.
+    /// A handle for the work of `stream`, whose context must be current.
     pub(crate) fn new(
         library: &'static Cudnn,
-        stream: &Stream,
+        stream: &'static Stream,
         memory: &'static DeviceMemory,
         info: &DeviceInfo,
     ) -> Result<Dnn> {
         let mut handle = ptr::null_mut();
-        let create = || {
-            // SAFETY: writes the handle.
-            check(library, "cudnnCreate", unsafe { (library.create)(&raw mut handle) })
-        };
+        // SAFETY: writes the handle.
+        let create = || library.check("cudnnCreate", unsafe { (library.create)(&raw mut handle) });
         let created = memory.with_room(create, |made| lacks_memory(memory, made));
         let workspace_limit = info.total_memory / WORKSPACE_SHARE;
         let cache = library.version().and_then(|version| PlanCache::open(version, &info.kind()));
         let (target, entries) = (AtomicUsize::new(0), Mutex::default());
-        let dnn = Dnn { library, memory, handle, workspace_limit, cache, target, entries };
+        let dnn = Dnn { library, stream, memory, handle, workspace_limit, cache, target, entries };
         created.and_then(|()| dnn.send_to(stream.raw())).map_err(|failed| dnn.error("this device", failed))?;
         Ok(dnn)
     }
@@ -122,7 +121,7 @@ impl Dnn {
             return Ok(());
         }
         // SAFETY: as described above.
-        check(self.library, "cudnnSetStream", unsafe { (self.library.set_stream)(self.handle, stream.cast()) })?;
+        self.library.check("cudnnSetStream", unsafe { (self.library.set_stream)(self.handle, stream.cast()) })?;
         self.target.store(stream as usize, Ordering::Relaxed);
         Ok(())
     }
@@ -132,131 +131,118 @@ impl Dnn {
     }
 
     fn error(&self, problem: &str, failed: Failed) -> Error {
-        let (device, code, call) = (self.memory.device_index(), failed.code, failed.call);
-        let error = self.library.error(device, call, problem, (code, failed.said));
-        match Failure::of(code) {
+        let (class, call) = (failed.class(), failed.call);
+        let error = self.library.error(self.memory.device_index(), problem, failed);
+        match class {
             Failure::OutOfMemory => self.memory.out_of_memory(call, &error.to_string()),
             _ => error.into(),
         }
     }
 
-    /// Queues a convolution, or reports that the library has none. `aside` provides memory that may be reused as soon
-    /// as the call has been queued.
+    /// Queues a convolution, or reports that the library has none.
     ///
     /// # Safety
-    /// The addresses are those of tensors as `problem` describes them, in memory that work queued before has written,
-    /// and `aside` returns addresses of as many bytes as it is asked for.
-    pub(crate) unsafe fn run<W>(
-        &self,
-        stream: &Stream,
-        problem: &Problem,
-        at: Addresses,
-        mut aside: impl FnMut(usize) -> Result<(u64, W)>,
-    ) -> Result<Outcome> {
-        stream.context.bind()?;
+    /// The addresses are those of tensors as `problem` describes them, in memory that work queued before has written.
+    pub(crate) unsafe fn run(&self, problem: &Problem, at: Addresses) -> Result<Outcome> {
+        self.stream.context.bind()?;
         let mut entries = self.entries.lock();
-        self.send_to(stream.raw()).map_err(|failed| self.error("this device", failed))?;
-        if !entries.contains_key(problem) {
-            if entries.len() >= max_plans() {
-                entries.clear();
-            }
-            let entry = match self.kept(problem) {
-                Some(plan) => Entry { plans: vec![plan], is_trimmed: true, is_kept: true, ..Entry::default() },
-                // SAFETY: by this function's contract.
-                None => unsafe { self.entry(stream, problem, at, &mut aside)? },
-            };
-            entries.insert(*problem, entry);
+        self.send_to(self.stream.raw()).map_err(|failed| self.error("this device", failed))?;
+        if entries.len() >= max_plans() && !entries.contains_key(problem) {
+            entries.clear();
         }
-        let Some(entry) = entries.get_mut(problem) else { return Ok(Outcome::NoPlan(self.nothing(problem, None))) };
-        if entry.is_declined {
+        let entry = entries.entry(*problem).or_insert_with(|| self.kept(problem));
+        let outcome = self.attempt(&Call { problem, at }, entry);
+        if outcome.is_err() {
+            // The next call begins anew.
+            entries.remove(problem);
+        }
+        outcome
+    }
+
+    /// Queues a convolution by a plan that is known, or by one that the library proposes now.
+    fn attempt(&self, call: &Call, entry: &mut Entry) -> Result<Outcome> {
+        let problem = call.problem;
+        if problem.fusion.is_some() && entry.plans.is_empty() && !entry.may_continue {
             return Ok(Outcome::Declined);
         }
-        // SAFETY: by this function's contract.
-        let mut queued = unsafe { self.execute(stream, problem, entry, at, &mut aside) };
-        if entry.is_trimmed && !matches!(queued, Ok(Some(_))) {
-            // SAFETY: as above.
-            unsafe {
-                *entry = self.entry(stream, problem, at, &mut aside)?;
-                queued = self.execute(stream, problem, entry, at, &mut aside);
+        let mut queued = self.execute(call, entry, None);
+        // Timing writes the result, so it is skipped for a result that is added to.
+        let is_timed = problem.benchmark && !problem.accumulate;
+        let mut parts_are_to_be_timed = false;
+        if entry.may_continue && !matches!(queued, Ok(Some(_))) {
+            *entry = Entry::default();
+            if problem.is_compiled_at_run_time() && !problem.benchmark {
+                return Ok(Outcome::Declined);
             }
+            let mut candidates = Candidates::new(self.library, Target::Handle(self.handle), problem);
+            if is_timed {
+                self.time_plans(call, entry, &mut candidates)?;
+            }
+            queued = self.execute(call, entry, Some(&mut candidates));
+            entry.may_continue = candidates.may_continue();
+            parts_are_to_be_timed = is_timed && problem.fusion.is_some();
         }
-        if queued.is_err() {
-            // The next call requests plans again.
-            entries.remove(problem);
-            return queued.map(|_| Outcome::Queued);
+        let Some(used) = queued? else { return self.without_plan(problem, entry) };
+        // A plan chosen only because memory was short is not kept; that of a fusion is, if its parts are slower (`settle`).
+        if !entry.is_kept && used == 0 && !parts_are_to_be_timed {
+            self.keep(problem, &entry.plans[0]);
         }
-        if let Ok(Some(used)) = queued {
-            entry.is_trimmed |= !entry.rest.is_empty();
-            entry.rest = VecDeque::new();
-            let timed = std::mem::take(&mut entry.is_timed);
-            if timed && problem.direction.is_fused() {
-                // It is cached if its parts turn out to be slower (`settle`).
-                entry.is_kept = true;
-                return Ok(Outcome::Timed(*problem));
-            }
-            // A plan chosen only because memory was short is not cached.
-            if !entry.is_kept && used == 0 {
-                entry.is_kept = true;
-                self.keep(problem, &entry.plans[0]);
-            }
-            return Ok(Outcome::Queued);
-        }
-        let reason = match entry.reason.clone() {
-            Some(failed) if Failure::of(failed.code) != Failure::Unsupported => {
-                self.error(&format!("{problem:?}"), failed)
-            }
-            failed => self.nothing(problem, failed),
-        };
-        let failure = entry.reason.as_ref().map(|failed| Failure::of(failed.code));
-        if problem.direction.is_fused() {
-            // That no fused plan exists is remembered; a lack of memory is not, since the next call may find some.
-            entry.is_declined = failure != Some(Failure::OutOfMemory);
-            if entry.is_declined {
+        entry.is_kept |= used == 0 || parts_are_to_be_timed;
+        Ok(if parts_are_to_be_timed { Outcome::Timed(*problem) } else { Outcome::Queued })
+    }
+
+    /// The outcome where no plan can be used. That is remembered, but for a lack of memory: the next call may find some.
+    fn without_plan(&self, problem: &Problem, entry: &mut Entry) -> Result<Outcome> {
+        let class = entry.reason.as_ref().map_or(Failure::Unsupported, Failed::class);
+        let reason = self.no_plan(problem, entry.reason.clone());
+        entry.may_continue = class == Failure::OutOfMemory;
+        if problem.fusion.is_some() {
+            if !entry.may_continue {
                 let device = self.memory.device_index();
-                let what = match problem.direction {
-                    Direction::ForwardBias => "a convolution and its bias",
-                    Direction::ForwardBiasRelu => "a convolution, its bias and its ReLU",
+                let what = match problem.fusion {
+                    Some(Conv2dFusion::Bias) => "a convolution and its bias",
+                    Some(Conv2dFusion::BiasRelu) => "a convolution, its bias and its ReLU",
                     _ => "a convolution and what could be fused to it",
                 };
                 fallbacks::note(format!("cuda:{device}: {what} by separate calls: {reason}"));
-            } else {
-                entries.remove(problem);
             }
             return Ok(Outcome::Declined);
         }
-        match failure {
-            // The lack of any plan is remembered too.
-            None | Some(Failure::Unsupported) => Ok(Outcome::NoPlan(reason)),
-            Some(_) => {
-                entries.remove(problem);
-                Err(reason)
+        if class == Failure::Unsupported { Ok(Outcome::NoPlan(reason)) } else { Err(reason) }
+    }
+
+    /// The error without a plan: a failure, or that the library has none, with what it said of the last candidate.
+    fn no_plan(&self, problem: &Problem, failed: Option<Failed>) -> Error {
+        let why = match failed {
+            Some(failed) if failed.class() != Failure::Unsupported => {
+                return self.error(&format!("{problem:?}"), failed);
             }
-        }
+            Some(failed) => failed.to_string(),
+            None => "its heuristics propose no engine that may be used".into(),
+        };
+        let reason = format!("cuDNN has no plan for {problem:?}: {why}");
+        Error::unsupported(operation_name(problem), format!("cuda:{}", self.memory.device_index()), reason)
     }
 
     /// Ends the search for a fusion's fastest way: its plan is cached, or dropped if its parts are faster.
     pub(crate) fn settle(&self, problem: &Problem, parts_are_faster: bool) {
         let mut entries = self.entries.lock();
         if parts_are_faster {
-            entries.insert(*problem, Entry { is_declined: true, ..Entry::default() });
+            entries.insert(*problem, Entry::default());
         } else if let Some(plan) = entries.get(problem).and_then(|entry| entry.plans.first()) {
             self.keep(problem, plan);
         }
     }
 
-    /// The error when the library has no plan, with what it said of the last candidate that it declined.
-    fn nothing(&self, problem: &Problem, failed: Option<Failed>) -> Error {
-        let why = failed.map_or_else(|| "its heuristics propose no engine that may be used".into(), |f| f.to_string());
-        let reason = format!("cuDNN has no plan for {problem:?}: {why}");
-        Error::unsupported(operation_name(problem.direction), format!("cuda:{}", self.memory.device_index()), reason)
-    }
-
-    /// The cached plan, of an earlier process or built ahead of time.
-    fn kept(&self, problem: &Problem) -> Option<Plan> {
-        let cache = self.cache.as_ref()?;
-        let text = cache.read(problem)?;
-        let plan = Plan::from_text(self.library, Target::Handle(self.handle), problem, &text);
-        plan.map_err(|reason| cache.refuse(problem, reason)).ok()
+    /// What is known of a problem at first: the plan in the cache, of an earlier process or built ahead of time.
+    fn kept(&self, problem: &Problem) -> Entry {
+        let read = |cache: &PlanCache| {
+            let text = cache.read(problem)?;
+            let plan = Plan::from_text(self.library, Target::Handle(self.handle), problem, &text);
+            plan.map_err(|reason| cache.refuse(problem, reason)).ok()
+        };
+        let plan = self.cache.as_ref().and_then(read);
+        Entry { is_kept: plan.is_some(), plans: plan.into_iter().collect(), may_continue: true, ..Entry::default() }
     }
 
     fn keep(&self, problem: &Problem, plan: &Plan) {
@@ -267,197 +253,147 @@ impl Dnn {
         }
     }
 
-    /// Queues the best plan that there is memory for and that the library accepts; returns its index, or `None` if there is
-    /// none.
-    ///
-    /// # Safety
-    /// As for [`run`](Dnn::run).
-    unsafe fn execute<W>(
+    /// Queues the best plan that there is memory for and that the library accepts; returns its index, or `None` if there
+    /// is none.
+    fn execute(
         &self,
-        stream: &Stream,
-        problem: &Problem,
+        call: &Call,
         entry: &mut Entry,
-        at: Addresses,
-        aside: &mut impl FnMut(usize) -> Result<(u64, W)>,
+        mut candidates: Option<&mut Candidates>,
     ) -> Result<Option<usize>> {
-        let name = operation_name(problem.direction);
-        let (mut i, mut no_memory) = (0, None);
-        // The smallest workspace among the plans that there was no memory for.
-        let mut least = usize::MAX;
-        while i < entry.plans.len() || self.make_plan(stream, problem, entry)? {
-            let bytes = entry.plans[i].workspace;
-            let memory = match bytes {
-                0 => Ok(None),
-                // Another plan may need less; the next call may find more memory.
-                _ if bytes >= least => {
-                    i += 1;
-                    continue;
-                }
-                _ => aside(bytes).map(Some),
-            };
-            let memory = match memory {
-                Ok(memory) => memory,
+        let mut i = 0;
+        // The smallest workspace that there was no memory for. Another plan may need less; the next call may find more.
+        let mut lacking: Option<(usize, Error)> = None;
+        while i < entry.plans.len() || self.make_plan(call, entry, candidates.as_deref_mut())? {
+            let plan = &entry.plans[i];
+            if lacking.as_ref().is_some_and(|(least, _)| plan.workspace >= *least) {
+                i += 1;
+                continue;
+            }
+            let workspace = match self.memory.block(plan.workspace) {
+                Ok(workspace) => workspace,
                 Err(error) => {
-                    (least, no_memory) = (bytes, Some(error));
+                    lacking = Some((plan.workspace, error));
                     i += 1;
                     continue;
                 }
             };
-            let workspace = memory.as_ref().map_or(0, |(address, _)| *address);
-            // SAFETY: by this function's contract.
-            unsafe { clear_sums(stream, problem, at)? };
-            // SAFETY: as above.
-            let queue = || unsafe { self.queue(&entry.plans[i], at, workspace) };
-            match self.with_room(queue) {
-                Ok(()) => return stream.queued(name).map(|()| Some(i)),
+            self.clear_sums(call)?;
+            match self.with_room(|| self.queue(call, plan, &workspace)) {
+                Ok(()) => return self.stream.queued(operation_name(call.problem)).map(|()| Some(i)),
                 Err(failed) => {
                     entry.plans.remove(i);
-                    self.note(stream, problem, entry, failed)?;
+                    self.note(call, entry, failed)?;
                 }
             }
         }
-        match no_memory {
-            Some(error) if entry.reason.is_none() || !entry.plans.is_empty() => Err(error),
-            _ => Ok(None),
-        }
+        lacking.map_or(Ok(None), |(_, error)| Err(error))
     }
 
-    /// # Safety
-    /// As for [`run`](Dnn::run); the workspace has as many bytes as the plan needs.
-    unsafe fn queue(&self, plan: &Plan, at: Addresses, workspace: u64) -> Result<(), Failed> {
+    /// Queues a plan with its workspace, which may be reused as soon as that is done.
+    fn queue(&self, Call { at, .. }: &Call, plan: &Plan, workspace: &Block) -> Result<(), Failed> {
         let operands = [(uid::X, at.x), (uid::W, at.w), (uid::Y, at.y), (uid::BIAS, at.bias), (uid::LIKE, at.like)];
         let (mut uids, mut addresses, mut count) = ([0; 5], [ptr::null_mut(); 5], 0);
         for (uid, address) in operands.into_iter().filter(|(_, address)| *address != 0) {
             (uids[count], addresses[count]) = (uid, address as *mut c_void);
             count += 1;
         }
-        // SAFETY: by this function's contract.
-        unsafe { plan.execute(self.library, self.handle, &uids[..count], &addresses[..count], workspace) }
+        // SAFETY: who made the call vouches for the addresses, and the workspace is that of this plan.
+        unsafe { plan.execute(self.handle, &uids[..count], &addresses[..count], workspace.address()) }
+    }
+
+    /// Clears the channel sums of a fusion: the library's documentation does not say whether it adds to them.
+    fn clear_sums(&self, Call { problem, at }: &Call) -> Result<()> {
+        if !problem.has_channel_sums() {
+            return Ok(());
+        }
+        let bytes = problem.x[1] * problem.sums_dtype().size();
+        // SAFETY: who made the call vouches that the sums are there, one for each channel of the input.
+        unsafe { self.stream.fill_bytes(at.bias, 0, bytes) }
     }
 
     /// Records why a plan cannot be used. Failures that no other plan could avoid are returned at once: a broken
     /// installation, or an earlier failure on the stream.
-    fn note(&self, stream: &Stream, problem: &Problem, entry: &mut Entry, failed: Failed) -> Result<()> {
-        match Failure::of(failed.code) {
-            Failure::Environment => return Err(self.error(&format!("{problem:?}"), failed)),
-            Failure::Other => stream.check_health()?,
+    fn note(&self, call: &Call, entry: &mut Entry, failed: Failed) -> Result<()> {
+        match failed.class() {
+            Failure::Environment => return Err(self.error(&format!("{:?}", call.problem), failed)),
+            Failure::Other => self.stream.check_health()?,
             Failure::Unsupported | Failure::OutOfMemory => {}
         }
         entry.reason = Some(failed);
         Ok(())
     }
 
-    /// Makes the next plan; returns `false` if there is none.
-    fn make_plan(&self, stream: &Stream, problem: &Problem, entry: &mut Entry) -> Result<bool> {
-        while let Some(candidate) = entry.rest.pop_front() {
-            let plan = || candidate.plan(self.library, Target::Handle(self.handle));
-            match self.with_room(plan) {
-                // The last candidate may take as much workspace as it needs.
-                Ok(plan) if plan.workspace <= self.workspace_limit || entry.rest.is_empty() => {
+    /// Makes a plan of the next candidate that may be used; returns `false` if there is none.
+    fn make_plan(&self, call: &Call, entry: &mut Entry, candidates: Option<&mut Candidates>) -> Result<bool> {
+        let Some(candidates) = candidates else { return Ok(false) };
+        // One that takes more than the limit is used if there is no other.
+        let mut large = None;
+        loop {
+            let candidate = match self.with_room(|| candidates.next().transpose()) {
+                Ok(Some(candidate)) => candidate,
+                Ok(None) => break,
+                Err(failed) => {
+                    self.note(call, entry, failed)?;
+                    break;
+                }
+            };
+            // Compilation takes seconds, so it is only for users who asked for a search.
+            if candidate.engine.is_compiled_at_run_time() && !call.problem.benchmark {
+                continue;
+            }
+            match self.with_room(|| candidate.plan(Target::Handle(self.handle))) {
+                Ok(plan) if plan.workspace > self.workspace_limit => large = Some(plan),
+                Ok(plan) => {
                     entry.plans.push(plan);
                     return Ok(true);
                 }
-                Ok(_) => {}
-                Err(failed) => self.note(stream, problem, entry, failed)?,
+                Err(failed) => self.note(call, entry, failed)?,
             }
         }
-        Ok(false)
+        entry.reason = entry.reason.take().or_else(|| candidates.reason.take());
+        let found = large.is_some();
+        entry.plans.extend(large);
+        Ok(found)
     }
 
-    /// The heuristics' proposals for a problem, with the best of them timed if that is requested.
-    ///
-    /// # Safety
-    /// As for [`run`](Dnn::run).
-    unsafe fn entry<W>(
-        &self,
-        stream: &Stream,
-        problem: &Problem,
-        at: Addresses,
-        aside: &mut impl FnMut(usize) -> Result<(u64, W)>,
-    ) -> Result<Entry> {
-        let mut entry = Entry::default();
-        if problem.direction.is_compiled_at_run_time() && !problem.benchmark {
-            return Ok(Entry { is_declined: true, ..entry });
-        }
-        let ask = || candidates(self.library, Target::Handle(self.handle), problem);
-        match self.with_room(ask) {
-            Ok(found) => {
-                entry.reason = found.reason;
-                // Compilation takes seconds, so it is only for users who asked for a search.
-                let usable = |candidate: &Candidate| problem.benchmark || !candidate.engine.is_compiled_at_run_time();
-                entry.rest = found.list.into_iter().filter(usable).collect();
+    /// Makes plans of the best candidates, and sorts them by the time that they take.
+    fn time_plans(&self, call: &Call, entry: &mut Entry, candidates: &mut Candidates) -> Result<()> {
+        let most = if call.problem.is_compiled_at_run_time() { MAX_COMPILED } else { MAX_TIMED };
+        while entry.plans.len() < most && self.make_plan(call, entry, Some(candidates))? {}
+        let mut timed = Vec::new();
+        for plan in std::mem::take(&mut entry.plans) {
+            match self.time(call, &plan)? {
+                Ok(time) => timed.push((time, plan)),
+                Err(failed) => self.note(call, entry, failed)?,
             }
-            Err(failed) => self.note(stream, problem, &mut entry, failed)?,
         }
-        // Timing writes the result, so it is skipped for a result that is added to.
-        if problem.benchmark && !problem.accumulate {
-            let most = if problem.direction.is_compiled_at_run_time() { MAX_COMPILED } else { MAX_TIMED };
-            while entry.plans.len() < most && self.make_plan(stream, problem, &mut entry)? {}
-            let mut timed = Vec::new();
-            for plan in std::mem::take(&mut entry.plans) {
-                // SAFETY: by this function's contract.
-                match unsafe { self.time(stream, problem, &plan, at, aside)? } {
-                    Ok(time) => timed.push((time, plan)),
-                    Err(failed) => self.note(stream, problem, &mut entry, failed)?,
-                }
-            }
-            timed.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-            entry.plans = timed.into_iter().map(|(_, plan)| plan).collect();
-            entry.is_timed = true;
-        }
-        Ok(entry)
+        timed.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        entry.plans = timed.into_iter().map(|(_, plan)| plan).collect();
+        Ok(())
     }
 
-    /// How many milliseconds a plan's second run takes; infinity if there is no memory for it.
-    ///
-    /// # Safety
-    /// As for [`run`](Dnn::run).
-    unsafe fn time<W>(
-        &self,
-        stream: &Stream,
-        problem: &Problem,
-        plan: &Plan,
-        at: Addresses,
-        aside: &mut impl FnMut(usize) -> Result<(u64, W)>,
-    ) -> Result<Result<f32, Failed>> {
-        let memory = if plan.workspace == 0 { Ok(None) } else { aside(plan.workspace).map(Some) };
-        let Ok(memory) = memory else { return Ok(Ok(f32::INFINITY)) };
-        let workspace = memory.as_ref().map_or(0, |(address, _)| *address);
-        let timer = Timer::new(stream)?;
-        // SAFETY: by this function's contract; both write the same, apart from sums, which the caller computes once more.
-        unsafe {
-            clear_sums(stream, problem, at)?;
-            if let Err(failed) = self.queue(plan, at, workspace) {
-                return Ok(Err(failed));
-            }
-            timer.start()?;
-            if let Err(failed) = self.queue(plan, at, workspace) {
-                return Ok(Err(failed));
-            }
-        }
-        timer.stop().map(Ok)
+    /// How many milliseconds a plan's second run takes; infinity if there is no memory for it. Both runs write the same,
+    /// apart from sums, which the caller computes once more.
+    fn time(&self, call: &Call, plan: &Plan) -> Result<Result<f32, Failed>> {
+        let Ok(workspace) = self.memory.block(plan.workspace) else { return Ok(Ok(f32::INFINITY)) };
+        let run = || self.queue(call, plan, &workspace);
+        let timer = Timer::new(self.stream)?;
+        self.clear_sums(call)?;
+        let first = run();
+        timer.start()?;
+        let second = first.and_then(|()| run());
+        let time = timer.stop()?;
+        Ok(second.map(|()| time))
     }
-}
-
-/// Clears the channel sums of a fusion: the library's documentation does not say whether it adds to them.
-///
-/// # Safety
-/// As for [`Dnn::run`].
-unsafe fn clear_sums(stream: &Stream, problem: &Problem, at: Addresses) -> Result<()> {
-    if !problem.direction.has_channel_sums() {
-        return Ok(());
-    }
-    let size = problem.sums_dtype().size();
-    // SAFETY: by the caller's promise the sums are there, one for each channel of the input.
-    unsafe { stream.fill_bytes(at.bias, 0, problem.x[1] * size) }
 }
 
 /// The operation's name, as the user called it.
-pub(crate) fn operation_name(direction: Direction) -> &'static str {
-    match direction.parts() {
-        (Direction::GradInput, []) => "conv2d_grad_input",
-        (Direction::GradInput, _) => "conv2d_relu_grad_input",
-        (Direction::GradWeight, _) => "conv2d_grad_weight",
-        _ => "conv2d",
+fn operation_name(problem: &Problem) -> &'static str {
+    match (problem.direction, problem.fusion) {
+        (Conv2dDirection::Forward, _) => "conv2d",
+        (Conv2dDirection::GradInput, None) => "conv2d_grad_input",
+        (Conv2dDirection::GradInput, Some(_)) => "conv2d_relu_grad_input",
+        (Conv2dDirection::GradWeight, _) => "conv2d_grad_weight",
     }
 }

@@ -1,14 +1,25 @@
 //! A convolution as a cuDNN operation graph: tensors with unique ids, the convolution, and the operations fused with
 //! it.
 
-use cudarc::cudnn::sys::cudnnHandle_t;
-use kiln_backend::DType;
+use cudarc::cudnn::sys::{
+    cudnnBackendAttributeName_t::{self as Name, *},
+    cudnnBackendDescriptorType_t::{self as Kind, *},
+    cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION,
+    cudnnDataType_t, cudnnHandle_t,
+    cudnnPointwiseMode_t::{self, CUDNN_POINTWISE_ADD, CUDNN_POINTWISE_RELU_BWD, CUDNN_POINTWISE_RELU_FWD},
+    cudnnReduceTensorOp_t::CUDNN_REDUCE_TENSOR_ADD,
+    cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED_DATA_TYPE,
+};
+use kiln_backend::{Conv2dDirection, DType};
 
 use super::{
-    descriptor::{ConvolutionMode, DataType, Descriptor, Failed, Kind, PointwiseMode, ReductionOperator, attribute},
-    problem::{Direction, Problem, Step},
+    descriptor::Descriptor,
+    problem::{Problem, Step},
 };
-use crate::{library_dtypes::convolution_type, libs::Cudnn};
+use crate::{
+    library_dtypes::convolution_type,
+    libs::{Cudnn, Failed},
+};
 
 /// The unique ids of tensors in memory. A variant pack binds them to addresses.
 pub(crate) mod uid {
@@ -25,113 +36,129 @@ pub(crate) mod uid {
 
 /// The alignment of tensors that are not in memory.
 const VIRTUAL_ALIGNMENT: i64 = 16;
-/// `CUDNN_STATUS_NOT_SUPPORTED_DATA_TYPE`
-const NOT_SUPPORTED: u32 = 3003;
 
-/// The constants of a direction's operation: its kind, and the attributes of x, w, y, the rule, alpha and beta.
-fn operation(direction: Direction) -> (Kind, [u32; 6]) {
+/// A direction's operation, and the attributes of its x, w, y, rule, alpha and beta.
+fn operation(direction: Conv2dDirection) -> (Kind, [Name; 6]) {
     match direction {
-        Direction::GradInput => (Kind::ConvolutionBackwardData, [710, 709, 711, 708, 706, 707]),
-        Direction::GradWeight => (Kind::ConvolutionBackwardFilter, [716, 715, 717, 714, 712, 713]),
-        _ => (Kind::ConvolutionForward, [704, 703, 705, 702, 700, 701]),
+        Conv2dDirection::GradInput => (
+            CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
+            [
+                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX,
+                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
+                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY,
+                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
+                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA,
+                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA,
+            ],
+        ),
+        Conv2dDirection::GradWeight => (
+            CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
+            [
+                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X,
+                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
+                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY,
+                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
+                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
+                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA,
+            ],
+        ),
+        Conv2dDirection::Forward => (
+            CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
+            [
+                CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
+                CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
+                CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
+                CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
+                CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
+                CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA,
+            ],
+        ),
     }
 }
 
 /// Extents and strides in the library's integer type.
-fn wide(values: [usize; 4]) -> [i64; 4] {
+fn wide<const N: usize>(values: [usize; N]) -> [i64; N] {
     values.map(|value| i64::try_from(value).unwrap_or(i64::MAX))
 }
 
 struct Builder<'a> {
     library: &'static Cudnn,
     problem: &'a Problem,
+    data: cudnnDataType_t,
     /// The type of sums and of intermediate tensors: at least `f32`.
-    compute: DataType,
+    compute: cudnnDataType_t,
 }
 
 impl Builder<'_> {
-    fn described(&self, uid: i64, dims: [usize; 4], dtype: DataType, alignment: i64) -> Result<Descriptor, Failed> {
-        Descriptor::new(self.library, Kind::Tensor)?
-            .set(attribute::TENSOR_UNIQUE_ID, &[uid])?
-            .set(attribute::TENSOR_DATA_TYPE, &[dtype])?
-            .set(attribute::TENSOR_DIMENSIONS, &wide(dims))?
-            .set(attribute::TENSOR_STRIDES, &wide(self.problem.format.strides(dims)))?
-            .set(attribute::TENSOR_BYTE_ALIGNMENT, &[alignment])
-    }
-
     /// A dense tensor in the problem's memory order.
-    fn tensor(&self, uid: i64, dims: [usize; 4]) -> Result<Descriptor, Failed> {
-        let (dtype, alignment) = (self.problem.dtype, i64::from(self.problem.alignment));
-        let data = convolution_type(dtype).ok_or_else(|| Failed {
-            call: "cudnnBackendSetAttribute",
-            code: NOT_SUPPORTED,
-            said: format!("no convolution of {dtype}"),
-        })?;
-        self.described(uid, dims, data, alignment)?.finalize()
+    fn described(&self, uid: i64, dims: [usize; 4], data: cudnnDataType_t) -> Result<Descriptor, Failed> {
+        let alignment = if uid < uid::BETWEEN { i64::from(self.problem.alignment) } else { VIRTUAL_ALIGNMENT };
+        Descriptor::new(self.library, CUDNN_BACKEND_TENSOR_DESCRIPTOR)?
+            .set(CUDNN_ATTR_TENSOR_UNIQUE_ID, &[uid])?
+            .set(CUDNN_ATTR_TENSOR_DATA_TYPE, &[data])?
+            .set(CUDNN_ATTR_TENSOR_DIMENSIONS, &wide(dims))?
+            .set(CUDNN_ATTR_TENSOR_STRIDES, &wide(self.problem.format.strides(dims)))?
+            .set(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, &[alignment])?
+            .set(CUDNN_ATTR_TENSOR_IS_VIRTUAL, &[uid >= uid::BETWEEN])?
+            .finalize()
     }
 
-    /// An intermediate tensor between two operations.
-    fn between(&self, uid: i64, dims: [usize; 4]) -> Result<Descriptor, Failed> {
-        let tensor = self.described(uid, dims, self.compute, VIRTUAL_ALIGNMENT)?;
-        tensor.set(attribute::TENSOR_IS_VIRTUAL, &[true])?.finalize()
+    /// A tensor in memory.
+    fn tensor(&self, uid: i64, dims: [usize; 4]) -> Result<Descriptor, Failed> {
+        self.described(uid, dims, self.data)
+    }
+
+    /// An operation, not finalized yet, on tensors and by a rule that are these of its attributes.
+    fn operation(&self, kind: Kind, parts: &[(Name, &Descriptor)]) -> Result<Descriptor, Failed> {
+        let operation = Descriptor::new(self.library, kind)?;
+        parts.iter().try_fold(operation, |operation, (name, part)| operation.set(*name, &[part.raw()]))
     }
 
     fn convolution(&self, [x, w, y]: [&Descriptor; 3]) -> Result<Descriptor, Failed> {
         let rule = &self.problem.rule;
-        let pair = |[h, w]: [usize; 2]| {
-            let [h, w, ..] = wide([h, w, 0, 0]);
-            [h, w]
-        };
-        let moves = Descriptor::new(self.library, Kind::Convolution)?
-            .set(attribute::CONVOLUTION_COMP_TYPE, &[self.compute])?
-            .set(attribute::CONVOLUTION_CONV_MODE, &[ConvolutionMode::CROSS_CORRELATION])?
-            .set(attribute::CONVOLUTION_SPATIAL_DIMS, &[2i64])?
-            .set(attribute::CONVOLUTION_DILATIONS, &pair(rule.dilation))?
-            .set(attribute::CONVOLUTION_FILTER_STRIDES, &pair(rule.stride))?
-            .set(attribute::CONVOLUTION_PRE_PADDINGS, &pair(rule.padding))?
-            .set(attribute::CONVOLUTION_POST_PADDINGS, &pair(rule.padding))?
+        let moves = Descriptor::new(self.library, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR)?
+            .set(CUDNN_ATTR_CONVOLUTION_COMP_TYPE, &[self.compute])?
+            .set(CUDNN_ATTR_CONVOLUTION_CONV_MODE, &[CUDNN_CROSS_CORRELATION])?
+            .set(CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, &[2i64])?
+            .set(CUDNN_ATTR_CONVOLUTION_DILATIONS, &wide(rule.dilation))?
+            .set(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, &wide(rule.stride))?
+            .set(CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, &wide(rule.padding))?
+            .set(CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, &wide(rule.padding))?
             .finalize()?;
-        let (kind, [to_x, to_w, to_y, to_moves, alpha, beta]) = operation(self.problem.direction.parts().0);
-        let operation = Descriptor::new(self.library, kind)?
-            .set_descriptors(to_x, &[x])?
-            .set_descriptors(to_w, &[w])?
-            .set_descriptors(to_y, &[y])?
-            .set_descriptors(to_moves, &[&moves])?;
+        let (kind, [to_x, to_w, to_y, to_moves, alpha, beta]) = operation(self.problem.direction);
+        let operation = self.operation(kind, &[(to_x, x), (to_w, w), (to_y, y), (to_moves, &moves)])?;
         let old = if self.problem.accumulate { 1.0 } else { 0.0 };
-        if self.compute == DataType::DOUBLE {
+        if self.compute == cudnnDataType_t::CUDNN_DATA_DOUBLE {
             operation.set(alpha, &[1.0f64])?.set(beta, &[old])?.finalize()
         } else {
             operation.set(alpha, &[1.0f32])?.set(beta, &[old as f32])?.finalize()
         }
     }
 
-    /// An element-wise operation; its operands and its result come with the attributes that they are set as.
-    fn pointwise(&self, mode: PointwiseMode, tensors: &[(u32, &Descriptor)]) -> Result<Descriptor, Failed> {
-        let rule = Descriptor::new(self.library, Kind::Pointwise)?
-            .set(attribute::POINTWISE_MODE, &[mode])?
-            .set(attribute::POINTWISE_MATH_PREC, &[self.compute])?
+    /// An element-wise operation on these tensors.
+    fn pointwise(&self, mode: cudnnPointwiseMode_t, tensors: &[(Name, &Descriptor)]) -> Result<Descriptor, Failed> {
+        let rule = Descriptor::new(self.library, CUDNN_BACKEND_POINTWISE_DESCRIPTOR)?
+            .set(CUDNN_ATTR_POINTWISE_MODE, &[mode])?
+            .set(CUDNN_ATTR_POINTWISE_MATH_PREC, &[self.compute])?
             .finalize()?;
-        let mut operation = Descriptor::new(self.library, Kind::PointwiseOperation)?
-            .set_descriptors(attribute::OPERATION_POINTWISE, &[&rule])?;
-        for &(name, tensor) in tensors {
-            operation = operation.set_descriptors(name, &[tensor])?;
-        }
-        operation.finalize()
+        self.operation(CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, tensors)?
+            .set(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, &[rule.raw()])?
+            .finalize()
     }
 
     /// The sums of each channel of `x`.
     fn channel_sums(&self, x: &Descriptor, channels: usize) -> Result<Descriptor, Failed> {
-        let (dims, alignment) = ([1, channels, 1, 1], i64::from(self.problem.alignment));
-        let sums = self.described(uid::BIAS, dims, self.compute, alignment)?.finalize()?;
-        let rule = Descriptor::new(self.library, Kind::Reduction)?
-            .set(attribute::REDUCTION_OPERATOR, &[ReductionOperator::ADD])?
-            .set(attribute::REDUCTION_COMP_TYPE, &[self.compute])?
+        let sums = self.described(uid::BIAS, [1, channels, 1, 1], self.compute)?;
+        let rule = Descriptor::new(self.library, CUDNN_BACKEND_REDUCTION_DESCRIPTOR)?
+            .set(CUDNN_ATTR_REDUCTION_OPERATOR, &[CUDNN_REDUCE_TENSOR_ADD])?
+            .set(CUDNN_ATTR_REDUCTION_COMP_TYPE, &[self.compute])?
             .finalize()?;
-        Descriptor::new(self.library, Kind::ReductionOperation)?
-            .set_descriptors(attribute::OPERATION_REDUCTION, &[&rule])?
-            .set_descriptors(attribute::OPERATION_REDUCTION_X, &[x])?
-            .set_descriptors(attribute::OPERATION_REDUCTION_Y, &[&sums])?
-            .finalize()
+        let parts = [
+            (CUDNN_ATTR_OPERATION_REDUCTION_DESC, &rule),
+            (CUDNN_ATTR_OPERATION_REDUCTION_XDESC, x),
+            (CUDNN_ATTR_OPERATION_REDUCTION_YDESC, &sums),
+        ];
+        self.operation(CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR, &parts)?.finalize()
     }
 }
 
@@ -141,50 +168,50 @@ pub(crate) fn operation_graph(
     handle: Option<cudnnHandle_t>,
     problem: &Problem,
 ) -> Result<Descriptor, Failed> {
-    use attribute::{
-        OPERATION_POINTWISE_B as B, OPERATION_POINTWISE_DX as DX, OPERATION_POINTWISE_DY as DY,
-        OPERATION_POINTWISE_X as X, OPERATION_POINTWISE_Y as Y,
+    use Name::{
+        CUDNN_ATTR_OPERATION_POINTWISE_BDESC as B, CUDNN_ATTR_OPERATION_POINTWISE_DXDESC as DX,
+        CUDNN_ATTR_OPERATION_POINTWISE_DYDESC as DY, CUDNN_ATTR_OPERATION_POINTWISE_XDESC as X,
+        CUDNN_ATTR_OPERATION_POINTWISE_YDESC as Y,
     };
-    let compute = if problem.sums_dtype() == DType::F64 { DataType::DOUBLE } else { DataType::FLOAT };
-    let builder = Builder { library, problem, compute };
-    let steps = problem.direction.parts().1;
+    let code_of = |dtype: DType| {
+        convolution_type(dtype).ok_or_else(|| Failed {
+            call: "cudnnBackendSetAttribute",
+            code: CUDNN_STATUS_NOT_SUPPORTED_DATA_TYPE as u32,
+            said: format!("no convolution of {dtype}"),
+        })
+    };
+    let builder = Builder { library, problem, data: code_of(problem.dtype)?, compute: code_of(problem.sums_dtype())? };
+    let steps = problem.steps();
     let tensors = [(uid::X, problem.x), (uid::W, problem.w), (uid::Y, problem.y)];
-    let result = problem.direction.result();
+    let result = problem.result();
     let (number, dims) = tensors[result];
     // The result of the convolution, and after it of each step: the last has memory.
     let last = steps.iter().rposition(|step| *step != Step::ChannelSums).map_or(0, |i| i + 1);
-    let value = |i: usize| {
-        if i == last { builder.tensor(number, dims) } else { builder.between(uid::BETWEEN + i as i64, dims) }
+    let value = |i: usize| match i {
+        i if i == last => builder.tensor(number, dims),
+        i => builder.described(uid::BETWEEN + i as i64, dims, builder.compute),
     };
     let whole = |i: usize| if i == result { value(0) } else { builder.tensor(tensors[i].0, tensors[i].1) };
-    let mut ends = vec![whole(0)?, whole(1)?, whole(2)?];
-    let mut operations = vec![builder.convolution([&ends[0], &ends[1], &ends[2]])?];
-    let mut x = ends.swap_remove(result);
+    let mut operations = vec![builder.convolution([&whole(0)?, &whole(1)?, &whole(2)?])?];
     for (i, step) in steps.iter().enumerate() {
-        let to = value((i + 1).min(last))?;
+        let (x, to) = (value(i)?, value((i + 1).min(last))?);
+        let like = || builder.tensor(uid::LIKE, dims);
         operations.push(match step {
             Step::Bias => {
                 let bias = builder.tensor(uid::BIAS, [1, dims[1], 1, 1])?;
-                builder.pointwise(PointwiseMode::ADD, &[(X, &x), (B, &bias), (Y, &to)])?
+                builder.pointwise(CUDNN_POINTWISE_ADD, &[(X, &x), (B, &bias), (Y, &to)])?
             }
-            Step::Residual => {
-                let like = builder.tensor(uid::LIKE, dims)?;
-                builder.pointwise(PointwiseMode::ADD, &[(X, &x), (B, &like), (Y, &to)])?
-            }
-            Step::Relu => builder.pointwise(PointwiseMode::RELU_FWD, &[(X, &x), (Y, &to)])?,
-            Step::ReluGrad => {
-                let like = builder.tensor(uid::LIKE, dims)?;
-                builder.pointwise(PointwiseMode::RELU_BWD, &[(X, &like), (DY, &x), (DX, &to)])?
-            }
+            Step::Residual => builder.pointwise(CUDNN_POINTWISE_ADD, &[(X, &x), (B, &like()?), (Y, &to)])?,
+            Step::Relu => builder.pointwise(CUDNN_POINTWISE_RELU_FWD, &[(X, &x), (Y, &to)])?,
+            Step::ReluGrad => builder.pointwise(CUDNN_POINTWISE_RELU_BWD, &[(X, &like()?), (DY, &x), (DX, &to)])?,
             Step::ChannelSums => builder.channel_sums(&x, dims[1])?,
         });
-        x = to;
     }
-    let all: Vec<&Descriptor> = operations.iter().collect();
-    let mut graph =
-        Descriptor::new(library, Kind::OperationGraph)?.set_descriptors(attribute::GRAPH_OPERATIONS, &all)?;
+    let all: Vec<_> = operations.iter().map(Descriptor::raw).collect();
+    let graph = Descriptor::new(library, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR)?;
+    let mut graph = graph.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, &all)?;
     if let Some(handle) = handle {
-        graph = graph.set(attribute::GRAPH_HANDLE, &[handle])?;
+        graph = graph.set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, &[handle])?;
     }
     graph.finalize()
 }

@@ -1,16 +1,23 @@
 //! cuDNN's plans for a problem: the heuristics' proposals, which of them may be used, and how they are executed.
 
-use std::{ffi::c_void, fmt};
+use std::{collections::VecDeque, ffi::c_void, fmt};
 
-use cudarc::cudnn::sys::cudnnHandle_t;
+use cudarc::cudnn::sys::{
+    cudnnBackendAttributeName_t::{self as Name, *},
+    cudnnBackendBehaviorNote_t::CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION,
+    cudnnBackendDescriptorType_t::*,
+    cudnnBackendHeurMode_t::{self, CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK},
+    cudnnBackendNumericalNote_t::{self, *},
+    cudnnHandle_t,
+};
 use kiln_backend::DType;
 
 use super::{
-    descriptor::{BehaviorNote, Descriptor, Failed, HeuristicMode, Kind, NumericalNote, attribute, check},
+    descriptor::{BehaviorNote, Descriptor, NumericalNote, Raw, Value},
     graph::operation_graph,
     problem::Problem,
 };
-use crate::libs::{Cudnn, Failure};
+use crate::libs::{Cudnn, Failed, Failure};
 
 /// The device that plans are made for.
 #[derive(Clone, Copy)]
@@ -24,44 +31,40 @@ pub(crate) enum Target<'a> {
 /// An engine as the library describes it: its index among those of the graph, and its notes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Engine {
-    pub(crate) index: i64,
-    pub(crate) numerical: Vec<NumericalNote>,
-    pub(crate) behavior: Vec<BehaviorNote>,
+    index: i64,
+    numerical: Vec<NumericalNote>,
+    behavior: Vec<BehaviorNote>,
 }
-
-/// The library returned nothing where there must be a result.
-const NO_ENGINE: Failed = Failed { call: "cudnnBackendGetAttribute", code: 4000, said: String::new() };
 
 /// More notes than any engine has.
 const MAX_NOTES: usize = 32;
 
 impl Engine {
     fn of(config: &Descriptor) -> Result<Engine, Failed> {
-        let engines = config.descriptors(attribute::ENGINE_CONFIG_ENGINE, Kind::Engine, 1)?;
-        let engine = engines.first().ok_or(NO_ENGINE)?;
-        let (mut numerical, mut behavior) = ([NumericalNote(0); MAX_NOTES], [BehaviorNote(0); MAX_NOTES]);
+        let engine = config.descriptor(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_BACKEND_ENGINE_DESCRIPTOR)?;
         Ok(Engine {
-            index: engine.number(attribute::ENGINE_GLOBAL_INDEX)?,
-            numerical: engine.get(attribute::ENGINE_NUMERICAL_NOTE, &mut numerical)?.to_vec(),
-            behavior: engine.get(attribute::ENGINE_BEHAVIOR_NOTE, &mut behavior)?.to_vec(),
+            index: engine.number(CUDNN_ATTR_ENGINE_GLOBAL_INDEX)?,
+            numerical: engine.get(CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, MAX_NOTES)?,
+            behavior: engine.get(CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, MAX_NOTES)?,
         })
     }
 
-    fn is(&self, note: NumericalNote) -> bool {
-        self.numerical.contains(&note)
+    fn is(&self, note: cudnnBackendNumericalNote_t) -> bool {
+        self.numerical.contains(&NumericalNote(note as u32))
     }
 
     /// Whether it is compiled when its plan is finalized, which takes up to seconds.
     pub(crate) fn is_compiled_at_run_time(&self) -> bool {
-        self.behavior.contains(&BehaviorNote::RUNTIME_COMPILATION)
+        self.behavior.contains(&BehaviorNote(CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION as u32))
     }
 
     /// Whether its results have the precision and determinism that `problem` requires.
-    pub(crate) fn fits(&self, problem: &Problem) -> bool {
+    fn fits(&self, problem: &Problem) -> bool {
         // Tensor cores round factors of `f32` to TensorFloat-32, and some engines round them to half precision.
-        let keeps_factors = problem.dtype != DType::F32
-            || !self.is(NumericalNote::DOWN_CONVERT_INPUTS) && (problem.tf32 || !self.is(NumericalNote::TENSOR_CORE));
-        keeps_factors && !(problem.deterministic && self.is(NumericalNote::NONDETERMINISTIC))
+        let rounds_factors = self.is(CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS)
+            || !problem.tf32 && self.is(CUDNN_NUMERICAL_NOTE_TENSOR_CORE);
+        let varies = self.is(CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC);
+        !(problem.dtype == DType::F32 && rounds_factors || problem.deterministic && varies)
     }
 }
 
@@ -82,66 +85,68 @@ pub(crate) struct Candidate {
     pub(crate) engine: Engine,
 }
 
-/// The heuristics' proposals that fit a problem, best first.
-pub(crate) struct Candidates {
-    pub(crate) list: Vec<Candidate>,
+/// The heuristics' proposals that fit a problem, best first: those of heuristic A, among which engines that accumulate
+/// in reduced precision come last, and then the fallback engines, which support almost every problem. A heuristic is
+/// asked when its proposals are needed.
+pub(crate) struct Candidates<'a> {
+    library: &'static Cudnn,
+    target: Target<'a>,
+    problem: &'a Problem,
+    /// The heuristics that have not been asked yet.
+    modes: &'static [cudnnBackendHeurMode_t],
+    list: VecDeque<Candidate>,
     /// Why there is nothing, or nothing more, in the library's words.
     pub(crate) reason: Option<Failed>,
 }
 
-/// Asks heuristic A, and then for the fallback engines, which support almost every problem. Among A's proposals,
-/// engines that accumulate in reduced precision come last.
-///
-/// # Errors
-/// If the installation does not work. If the library merely has nothing for the problem, the list is empty.
-pub(crate) fn candidates(library: &'static Cudnn, target: Target, problem: &Problem) -> Result<Candidates, Failed> {
-    let mut found = Candidates { list: Vec::new(), reason: None };
-    let handle = match target {
-        Target::Handle(handle) => Some(handle),
-        Target::Described(_) => None,
-    };
-    let graph = match operation_graph(library, handle, problem) {
-        Ok(graph) => graph,
-        Err(failed) => return declined(found, failed),
-    };
-    for mode in [HeuristicMode::A, HeuristicMode::FALLBACK] {
-        match proposals(library, target, &graph, mode) {
-            Ok(mut list) => {
-                list.retain(|candidate| candidate.engine.fits(problem));
-                list.sort_by_key(|candidate| candidate.engine.is(NumericalNote::REDUCED_PRECISION_REDUCTION));
-                found.list.extend(list);
+impl<'a> Candidates<'a> {
+    pub(crate) fn new(library: &'static Cudnn, target: Target<'a>, problem: &'a Problem) -> Candidates<'a> {
+        let modes = &[CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK];
+        Candidates { library, target, problem, modes, list: VecDeque::new(), reason: None }
+    }
+
+    /// Whether there may be more.
+    pub(crate) fn may_continue(&self) -> bool {
+        !(self.list.is_empty() && self.modes.is_empty())
+    }
+
+    fn proposals(&self, mode: cudnnBackendHeurMode_t) -> Result<Vec<Candidate>, Failed> {
+        let Candidates { library, target, problem, .. } = *self;
+        let heuristic = Descriptor::new(library, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR)?;
+        let (handle, heuristic) = match target {
+            Target::Handle(handle) => (Some(handle), heuristic),
+            Target::Described(device) => (None, heuristic.set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, &[device.raw()])?),
+        };
+        let graph = operation_graph(library, handle, problem)?;
+        let heuristic = heuristic
+            .set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, &[graph.raw()])?
+            .set(CUDNN_ATTR_ENGINEHEUR_MODE, &[mode])?
+            .finalize()?;
+        let most = heuristic.count::<Raw>(CUDNN_ATTR_ENGINEHEUR_RESULTS)?;
+        let configs = heuristic.descriptors(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, most)?;
+        let with_engine = |config: Descriptor| Ok(Candidate { engine: Engine::of(&config)?, config });
+        let mut list = configs.into_iter().map(with_engine).collect::<Result<Vec<_>, _>>()?;
+        list.retain(|candidate| candidate.engine.fits(problem));
+        list.sort_by_key(|candidate| candidate.engine.is(CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION));
+        Ok(list)
+    }
+}
+
+impl Iterator for Candidates<'_> {
+    /// An error if the installation does not work. If the library merely has nothing for the problem, there is nothing.
+    type Item = Result<Candidate, Failed>;
+
+    fn next(&mut self) -> Option<Result<Candidate, Failed>> {
+        while let (true, [mode, later @ ..]) = (self.list.is_empty(), self.modes) {
+            match self.proposals(*mode) {
+                Ok(list) => self.list.extend(list),
+                Err(failed) if failed.class() == Failure::Unsupported => self.reason = Some(failed),
+                Err(failed) => return Some(Err(failed)),
             }
-            Err(failed) => found = declined(found, failed)?,
+            self.modes = later;
         }
+        self.list.pop_front().map(Ok)
     }
-    Ok(found)
-}
-
-fn declined(mut found: Candidates, failed: Failed) -> Result<Candidates, Failed> {
-    if Failure::of(failed.code) != Failure::Unsupported {
-        return Err(failed);
-    }
-    found.reason = Some(failed);
-    Ok(found)
-}
-
-fn proposals(
-    library: &'static Cudnn,
-    target: Target,
-    graph: &Descriptor,
-    mode: HeuristicMode,
-) -> Result<Vec<Candidate>, Failed> {
-    let mut heuristic = Descriptor::new(library, Kind::Heuristic)?
-        .set_descriptors(attribute::HEURISTIC_OPERATION_GRAPH, &[graph])?
-        .set(attribute::HEURISTIC_MODE, &[mode])?;
-    if let Target::Described(device) = target {
-        heuristic = heuristic.set_descriptors(attribute::HEURISTIC_DEVICE_PROPERTIES, &[device])?;
-    }
-    let heuristic = heuristic.finalize()?;
-    let most = heuristic.count(attribute::HEURISTIC_RESULTS)?;
-    let configs = heuristic.descriptors(attribute::HEURISTIC_RESULTS, Kind::EngineConfig, most)?;
-    let with_engine = |config: Descriptor| Ok(Candidate { engine: Engine::of(&config)?, config });
-    configs.into_iter().map(with_engine).collect()
 }
 
 /// A candidate that is ready to be executed.
@@ -153,55 +158,44 @@ pub(crate) struct Plan {
 }
 
 impl Candidate {
-    pub(crate) fn plan(&self, library: &'static Cudnn, target: Target) -> Result<Plan, Failed> {
-        let plan =
-            Plan::unfinished(library, target)?.set_descriptors(attribute::PLAN_ENGINE_CONFIG, &[&self.config])?;
-        Plan::finished(plan, self.engine.clone())
+    pub(crate) fn plan(&self, target: Target) -> Result<Plan, Failed> {
+        Plan::new(self.config.library, target, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, &[self.config.raw()])
     }
 }
 
 impl Plan {
-    fn unfinished(library: &'static Cudnn, target: Target) -> Result<Descriptor, Failed> {
-        let plan = Descriptor::new(library, Kind::Plan)?;
-        match target {
-            Target::Handle(handle) => plan.set(attribute::PLAN_HANDLE, &[handle]),
-            Target::Described(device) => plan.set_descriptors(attribute::PLAN_DEVICE_PROPERTIES, &[device]),
-        }
-    }
-
-    fn finished(desc: Descriptor, engine: impl Into<Option<Engine>>) -> Result<Plan, Failed> {
-        let desc = desc.finalize()?;
-        let engine = match engine.into() {
-            Some(engine) => engine,
-            None => {
-                let configs = desc.descriptors(attribute::PLAN_ENGINE_CONFIG, Kind::EngineConfig, 1)?;
-                Engine::of(configs.first().ok_or(NO_ENGINE)?)?
-            }
+    /// A plan by its configuration or by its text.
+    fn new<T: Value>(library: &'static Cudnn, target: Target, name: Name, values: &[T]) -> Result<Plan, Failed> {
+        let desc = Descriptor::new(library, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)?;
+        let desc = match target {
+            Target::Handle(handle) => desc.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, &[handle])?,
+            Target::Described(device) => desc.set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, &[device.raw()])?,
         };
-        let workspace = usize::try_from(desc.number(attribute::PLAN_WORKSPACE_SIZE)?).unwrap_or(usize::MAX);
-        Ok(Plan { desc, engine, workspace })
+        let desc = desc.set(name, values)?.finalize()?;
+        let config = desc.descriptor(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR)?;
+        let workspace = usize::try_from(desc.number(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE)?).unwrap_or(usize::MAX);
+        Ok(Plan { desc, engine: Engine::of(&config)?, workspace })
     }
 
     /// Restores a plan from its text, which is not trusted.
     ///
     /// # Errors
-    /// If the library does not accept it, e.g. because it is of another version or device, or `problem` may not use its engine.
+    /// If the library does not accept it, e.g. because it is of another version or device, or `problem` may not use its
+    /// engine.
     pub(crate) fn from_text(
         library: &'static Cudnn,
         target: Target,
         problem: &Problem,
         text: &[u8],
     ) -> Result<Plan, String> {
-        let plan = Plan::unfinished(library, target)
-            .and_then(|plan| plan.set(attribute::PLAN_JSON, text))
-            .and_then(|plan| Plan::finished(plan, None))
-            .map_err(|failed| failed.to_string())?;
+        let plan = Plan::new(library, target, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, text);
+        let plan = plan.map_err(|failed| failed.to_string())?;
         if plan.engine.fits(problem) { Ok(plan) } else { Err(format!("{} rounds or adds otherwise", plan.engine)) }
     }
 
     /// The library's text of it, from which it can be restored.
     pub(crate) fn text(&self) -> Result<Vec<u8>, Failed> {
-        self.desc.text(attribute::PLAN_JSON)
+        self.desc.text(CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION)
     }
 
     /// Queues the plan on the handle's stream, for tensors of these unique ids at these addresses.
@@ -211,19 +205,19 @@ impl Plan {
     /// plan needs, all in memory that work queued before has written.
     pub(crate) unsafe fn execute(
         &self,
-        library: &'static Cudnn,
         handle: cudnnHandle_t,
         uids: &[i64],
         addresses: &[*mut c_void],
         workspace: u64,
     ) -> Result<(), Failed> {
-        let pack = Descriptor::new(library, Kind::VariantPack)?
-            .set(attribute::PACK_UNIQUE_IDS, uids)?
-            .set(attribute::PACK_DATA_POINTERS, addresses)?
-            .set(attribute::PACK_WORKSPACE, &[workspace as *mut c_void])?
+        let library = self.desc.library;
+        let pack = Descriptor::new(library, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?
+            .set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, uids)?
+            .set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, addresses)?
+            .set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, &[workspace as *mut c_void])?
             .finalize()?;
         // SAFETY: finalized descriptors; the caller vouches for the addresses.
-        let code = unsafe { (library.execute)(handle, self.desc.raw(), pack.raw()) };
-        check(library, "cudnnBackendExecute", code)
+        let code = unsafe { (library.execute)(handle, self.desc.raw().0, pack.raw().0) };
+        library.check("cudnnBackendExecute", code)
     }
 }

@@ -8,14 +8,19 @@ pub mod stub;
 
 use std::path::Path;
 
-use kiln_backend::{Conv2dCall, Conv2dDirection, Conv2dFusion};
+use cudarc::cudnn::sys::{
+    cudnnBackendAttributeName_t::CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION,
+    cudnnBackendDescriptorType_t::CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR,
+};
+use kiln_backend::Conv2dCall;
 
 use crate::{
     conv::{
-        descriptor::{Descriptor, Kind, attribute},
-        plan::{Candidates, Plan, Target, candidates},
-        problem::{Addresses, Direction, Format, Problem},
+        descriptor::Descriptor,
+        plan::{Candidates, Plan, Target},
+        problem::{Addresses, Problem},
     },
+    image_format::Format,
     libs::Cudnn,
     plan_cache::{DeviceKind, PlanCache},
 };
@@ -31,16 +36,10 @@ pub struct DescribedDevice {
 /// The plans that the library has for a problem.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Planned {
-    /// The number of usable candidates that the heuristics propose.
-    pub candidates: usize,
-    /// The number of candidates that are compiled at run time.
-    pub compiled: usize,
-    /// The first one that is compiled at run time, without trying it: its engine with notes.
+    /// The first one that is compiled at run time before `first`, without trying it: its engine with notes.
     pub first_compiled: Option<String>,
     /// The first one that can be finalized without compilation: its engine with notes, and its workspace in bytes.
     pub first: Option<(String, usize)>,
-    /// The number of candidates that need no compilation but cannot be finalized.
-    pub refused: usize,
     /// Why there is no plan, or no further one, in the library's words.
     pub reason: String,
 }
@@ -72,8 +71,8 @@ impl DescribedDevice {
         let library: &'static Cudnn = Box::leak(Box::new(Cudnn::open(13)?));
         let mut text = json.as_bytes().to_vec();
         text.push(0);
-        let properties = Descriptor::new(library, Kind::DeviceProperties)
-            .and_then(|desc| desc.set(attribute::DEVICE_PROPERTIES_JSON, &text)?.finalize())
+        let properties = Descriptor::new(library, CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR)
+            .and_then(|desc| desc.set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, &text)?.finalize())
             .map_err(|failed| failed.to_string())?;
         Ok(DescribedDevice { library, properties, kind })
     }
@@ -100,41 +99,29 @@ impl DescribedDevice {
         Target::Described(&self.properties)
     }
 
-    fn candidates(&self, problem: &Problem) -> Result<Candidates, String> {
-        candidates(self.library, self.target(), problem).map_err(|failed| failed.to_string())
-    }
-
-    /// Asks for the plans of a problem, as for a real device, and finalizes those that need no compilation: all of them
-    /// if `all` is set, else those up to the first success.
+    /// Asks for the plans of a problem, as for a real device, up to the first that can be finalized without compilation.
     ///
     /// # Errors
     /// If a call fails for a reason other than that something is unsupported.
-    pub fn plans(&self, problem: &Problem, all: bool) -> Result<Planned, String> {
-        let Candidates { list, reason } = self.candidates(problem)?;
-        let mut planned = Planned {
-            candidates: list.len(),
-            reason: reason.map(|failed| failed.to_string()).unwrap_or_default(),
-            ..Planned::default()
-        };
-        for candidate in list {
+    pub fn plans(&self, problem: &Problem) -> Result<Planned, String> {
+        let mut candidates = Candidates::new(self.library, self.target(), problem);
+        let mut planned = Planned::default();
+        let mut refused = None;
+        for candidate in candidates.by_ref() {
+            let candidate = candidate.map_err(|failed| failed.to_string())?;
             if candidate.engine.is_compiled_at_run_time() {
-                planned.compiled += 1;
                 planned.first_compiled.get_or_insert_with(|| candidate.engine.to_string());
                 continue;
             }
-            if planned.first.is_some() && !all {
-                continue;
-            }
-            match candidate.plan(self.library, self.target()) {
-                Ok(Plan { engine, workspace, .. }) => {
-                    planned.first.get_or_insert((engine.to_string(), workspace));
+            match candidate.plan(self.target()) {
+                Ok(plan) => {
+                    planned.first = Some((plan.engine.to_string(), plan.workspace));
+                    break;
                 }
-                Err(failed) => {
-                    planned.refused += 1;
-                    planned.reason = failed.to_string();
-                }
+                Err(failed) => refused = Some(failed),
             }
         }
+        planned.reason = refused.or(candidates.reason).map(|failed| failed.to_string()).unwrap_or_default();
         Ok(planned)
     }
 
@@ -144,12 +131,12 @@ impl DescribedDevice {
     /// # Errors
     /// If there is none: the reason, in the library's words.
     pub fn build(&self, problem: &Problem) -> Result<(Vec<u8>, String), String> {
-        let Candidates { mut list, reason } = self.candidates(problem)?;
+        let mut candidates = Candidates::new(self.library, self.target(), problem);
+        let mut list: Vec<_> = candidates.by_ref().collect::<Result<_, _>>().map_err(|failed| failed.to_string())?;
         list.sort_by_key(|candidate| candidate.engine.is_compiled_at_run_time());
-        let mut why = reason.map_or_else(|| "no engine is proposed".into(), |failed| failed.to_string());
+        let mut why = candidates.reason.map_or_else(|| "no engine is proposed".into(), |failed| failed.to_string());
         for candidate in list {
-            let plan = candidate.plan(self.library, self.target());
-            match plan.and_then(|plan: Plan| Ok((plan.text()?, plan.engine.to_string()))) {
+            match candidate.plan(self.target()).and_then(|plan| Ok((plan.text()?, plan.engine.to_string()))) {
                 Ok(built) => return Ok(built),
                 Err(failed) => why = failed.to_string(),
             }
@@ -204,28 +191,16 @@ pub fn problems(call: &Conv2dCall) -> Vec<Vec<Problem>> {
         return Vec::new();
     }
     let (format, _) = Format::of(call.dtype, [x, w, y]);
-    let direction = match call.direction {
-        Conv2dDirection::Forward => Direction::Forward,
-        Conv2dDirection::GradInput => Direction::GradInput,
-        Conv2dDirection::GradWeight => Direction::GradWeight,
-    };
     let dims = [x, w, y].map(|layout| <[usize; 4]>::try_from(layout.dims()).unwrap_or_default());
-    let way = |direction, format| -> Vec<Problem> {
-        let whole = Problem::new(direction, call.dtype, call.rule, dims, format);
+    let way = |fusion, format| -> Vec<Problem> {
+        let whole = Problem { fusion, ..Problem::new(call.direction, call.dtype, call.rule, dims, format) };
         whole.calls(Addresses::default()).into_iter().flatten().map(|(problem, _)| problem).collect()
     };
     let mut ways = Vec::new();
-    let fused = call.fusion.map(|fusion| match fusion {
-        Conv2dFusion::Bias => Direction::ForwardBias,
-        Conv2dFusion::BiasRelu => Direction::ForwardBiasRelu,
-        Conv2dFusion::ResidualBiasRelu => Direction::ForwardResidualBiasRelu,
-        Conv2dFusion::ReluGrad => Direction::GradInputRelu,
-        Conv2dFusion::ReluBiasGrad => Direction::GradInputReluBias,
-    });
-    ways.extend(fused.map(|fused| way(fused, format)));
-    ways.push(way(direction, format));
+    ways.extend(call.fusion.map(|fusion| way(Some(fusion), format)));
+    ways.push(way(None, format));
     if format == Format::ChannelsLast {
-        ways.push(way(direction, Format::ChannelsFirst));
+        ways.push(way(None, Format::ChannelsFirst));
     }
     ways
 }

@@ -8,6 +8,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
@@ -28,6 +29,9 @@ const FAIL: &str = "cuKernelGetAttribute cuFuncGetAttribute cuCtxGetLimit cuTens
 /// # Errors
 /// If there is neither a driver nor a C compiler.
 pub fn load() -> Result<(), String> {
+    /// The stub's folder is named after the process. Whoever comes second finds the stub loaded, by its name.
+    static LOADING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
     let open = |name: OsString| {
         // SAFETY: neither library has initializers with requirements on the caller.
         unsafe { Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL) }

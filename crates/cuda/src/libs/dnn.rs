@@ -3,10 +3,14 @@
 
 use std::{
     ffi::{c_char, c_uint, c_void},
+    fmt,
     path::{Path, PathBuf},
 };
 
-use cudarc::cudnn::sys::{self, cudaStream_t, cudnnBackendDescriptor_t, cudnnHandle_t, cudnnStatus_t};
+use cudarc::cudnn::sys::{
+    self, cudaStream_t, cudnnBackendAttributeName_t, cudnnBackendAttributeType_t, cudnnBackendDescriptor_t,
+    cudnnBackendDescriptorType_t, cudnnHandle_t, cudnnStatus_t,
+};
 use kiln_dylib::{Library, Open, nvidia_files, reason};
 
 use super::{functions, release::release, search};
@@ -24,19 +28,21 @@ functions! {
         plan: cudnnBackendDescriptor_t,
         pack: cudnnBackendDescriptor_t,
     );
-    // Descriptor kinds, attribute names and types are plain numbers here: some are newer than the bindings.
-    [unchecked] create_descriptor = cudnnBackendCreateDescriptor(kind: c_uint, desc: *mut cudnnBackendDescriptor_t);
-    [unchecked] set_attribute = cudnnBackendSetAttribute(
+    create_descriptor = cudnnBackendCreateDescriptor(
+        kind: cudnnBackendDescriptorType_t,
+        desc: *mut cudnnBackendDescriptor_t,
+    );
+    set_attribute = cudnnBackendSetAttribute(
         desc: cudnnBackendDescriptor_t,
-        name: c_uint,
-        kind: c_uint,
+        name: cudnnBackendAttributeName_t,
+        kind: cudnnBackendAttributeType_t,
         count: i64,
         values: *const c_void,
     );
-    [unchecked] get_attribute = cudnnBackendGetAttribute(
+    get_attribute = cudnnBackendGetAttribute(
         desc: cudnnBackendDescriptor_t,
-        name: c_uint,
-        kind: c_uint,
+        name: cudnnBackendAttributeName_t,
+        kind: cudnnBackendAttributeType_t,
         requested: i64,
         count: *mut i64,
         values: *mut c_void,
@@ -86,7 +92,7 @@ impl Cudnn {
     }
 
     /// The library's message about the last failure on this thread, beyond the status; empty if there is none.
-    pub(crate) fn last_error(&self) -> String {
+    fn last_error(&self) -> String {
         let mut text = [0u8; 1024];
         // SAFETY: the type of the function, which writes at most the given number of bytes.
         unsafe {
@@ -99,17 +105,18 @@ impl Cudnn {
         String::from_utf8_lossy(&text[..end]).trim().to_string()
     }
 
+    /// Turns the status of a call into a result.
+    pub(crate) fn check(&self, call: &'static str, code: u32) -> Result<(), Failed> {
+        if code == 0 { Ok(()) } else { Err(Failed { call, code, said: self.last_error() }) }
+    }
+
     /// The error of a failed call: if it is of the environment, with the loaded libraries and a fix, else with the
-    /// problem. `said` is the [`last_error`](Cudnn::last_error), which the next call overwrites.
-    pub(crate) fn error(
-        &self,
-        device: usize,
-        call: &'static str,
-        problem: &str,
-        (code, said): (u32, String),
-    ) -> CudaError {
+    /// problem.
+    pub(crate) fn error(&self, device: usize, problem: &str, failed: Failed) -> CudaError {
+        let class = failed.class();
+        let Failed { call, code, said } = failed;
         let status = format!("{} ({code})", status_name(code));
-        if Failure::of(code) != Failure::Environment {
+        if class != Failure::Environment {
             let status = if said.is_empty() { status } else { format!("{status}; the library says: {said}") };
             return CudaError::Library { device, call, problem: problem.into(), status };
         }
@@ -174,6 +181,27 @@ const SUBLIBRARY_VERSION_MISMATCH: u32 = 1002;
 const SUBLIBRARY_LOADING_FAILED: u32 = 1008;
 const DEVICE_ALLOCATION_FAILED: u32 = 4004;
 
+/// A failed call: the function, its status, and the library's message, which the next call would overwrite.
+#[derive(Clone, Debug)]
+pub(crate) struct Failed {
+    pub(crate) call: &'static str,
+    pub(crate) code: u32,
+    pub(crate) said: String,
+}
+
+impl Failed {
+    pub(crate) fn class(&self) -> Failure {
+        Failure::of(self.code)
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} returned {}", self.call, status_name(self.code))?;
+        if self.said.is_empty() { Ok(()) } else { write!(f, ": {}", self.said) }
+    }
+}
+
 /// What an unsuccessful status means to the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
@@ -188,7 +216,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    pub(crate) fn of(code: u32) -> Failure {
+    fn of(code: u32) -> Failure {
         match code {
             INCOMPATIBLE_CUDA_DRIVER..=SUBLIBRARY_UNAVAILABLE
             | SUBLIBRARY_VERSION_MISMATCH
@@ -203,7 +231,7 @@ impl Failure {
 /// The name of a cuDNN status code
 /// (<https://docs.nvidia.com/deeplearning/cudnn/backend/latest/api/cudnn-graph-library.html#cudnnstatus-t>); for a code
 /// newer than this list, its class.
-pub(crate) fn status_name(code: u32) -> &'static str {
+fn status_name(code: u32) -> &'static str {
     match NAMES.iter().find(|(known, _)| *known == code) {
         Some((_, name)) => name,
         None => match code {
@@ -309,7 +337,9 @@ mod tests {
         let mut handle = std::ptr::null_mut();
         // SAFETY: writes the handle.
         let code = unsafe { (library.create)(&raw mut handle) };
-        let text = library.error(0, "cudnnCreate", "this device", (code, library.last_error())).to_string();
-        assert!(code == 0 || text.contains("the library says: "), "{text}");
+        if let Err(failed) = library.check("cudnnCreate", code) {
+            let text = library.error(0, "this device", failed).to_string();
+            assert!(text.contains("the library says: "), "{text}");
+        }
     }
 }

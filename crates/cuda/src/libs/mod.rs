@@ -16,7 +16,7 @@ mod release;
 mod search;
 
 pub(crate) use blas::{ALLOC_FAILED, CublasLt, status_name};
-pub(crate) use dnn::{Cudnn, Failure, status_name as dnn_status_name};
+pub(crate) use dnn::{Cudnn, Failed, Failure};
 pub(crate) use driver::Driver;
 pub(crate) use libraries::{Libraries, libraries};
 pub(crate) use nccl::{Comm, NCCL, Nccl, NcclId, nccl};

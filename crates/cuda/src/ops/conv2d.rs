@@ -1,19 +1,20 @@
 //! `conv2d` and its gradients, by cuDNN.
 
 use kiln_backend::{
-    Arguments, BinaryAssignArgs, BinaryBackend, BinaryOp, Checked, Conv2d, Conv2dArgs, Conv2dBackend,
-    Conv2dGradInputArgs, Conv2dGradWeightArgs, Conv2dReluGradInputArgs, DType, Error, Layout, Operand, Result, Shape,
-    conv2d_relu_grad_input_in_parts,
+    Arguments, BinaryAssignArgs, BinaryBackend, BinaryOp, Checked, Conv2d, Conv2dArgs, Conv2dBackend, Conv2dDirection,
+    Conv2dFusion, Conv2dGradInputArgs, Conv2dGradWeightArgs, Conv2dReluGradInputArgs, DType, Error, Layout, Operand,
+    Result, Shape, conv2d_relu_grad_input_in_parts,
 };
 
 use super::conv2d_direct::is_asked_for;
 use crate::{
     conv::{
         dnn::Outcome,
-        problem::{Addresses, Direction, Format, Problem},
+        problem::{Addresses, Problem},
     },
     device::{CudaBackend, Device},
     fallbacks,
+    image_format::Format,
     memory::Block,
     stream::Timer,
     view::{Access, Tensor},
@@ -23,6 +24,8 @@ use crate::{
 #[derive(Clone, Copy)]
 struct Operands<'a> {
     op: &'static str,
+    direction: Conv2dDirection,
+    fusion: Option<Conv2dFusion>,
     rule: Conv2d,
     x: Tensor<'a>,
     w: Tensor<'a>,
@@ -47,7 +50,12 @@ struct Taken {
     copy: Option<(Block, Layout)>,
 }
 
-impl Operands<'_> {
+impl<'a> Operands<'a> {
+    /// A convolution to which nothing is fused.
+    fn plain(op: &'static str, direction: Conv2dDirection, rule: Conv2d, [x, w, y]: [Tensor<'a>; 3]) -> Operands<'a> {
+        Operands { op, direction, fusion: None, rule, x, w, y, bias: 0, like: None }
+    }
+
     fn dims(layout: &Layout) -> [usize; 4] {
         <[usize; 4]>::try_from(layout.dims()).unwrap_or_default()
     }
@@ -67,7 +75,7 @@ impl Conv2dBackend for CudaBackend {
         let access = Access { device: self.0, op: "conv2d_grad_input" };
         let Conv2dGradInputArgs { rule, grad, w, out } = args.into_inner();
         let (x, w, y) = (access.write(out)?, access.read(w)?, access.read(grad)?);
-        self.0.convolve(Direction::GradInput, &Operands { op: access.op, rule, x, w, y, bias: 0, like: None }, x)
+        self.0.convolve(&Operands::plain(access.op, Conv2dDirection::GradInput, rule, [x, w, y]), x)
     }
 
     fn conv2d_relu_grad_input(&self, mut args: Checked<Conv2dReluGradInputArgs>) -> Result<()> {
@@ -79,7 +87,7 @@ impl Conv2dBackend for CudaBackend {
         let access = Access { device: self.0, op: "conv2d_grad_weight" };
         let Conv2dGradWeightArgs { rule, grad, x, out } = args.into_inner();
         let (x, w, y) = (access.read(x)?, access.write(out)?, access.read(grad)?);
-        self.0.convolve(Direction::GradWeight, &Operands { op: access.op, rule, x, w, y, bias: 0, like: None }, w)
+        self.0.convolve(&Operands::plain(access.op, Conv2dDirection::GradWeight, rule, [x, w, y]), w)
     }
 }
 
@@ -91,7 +99,7 @@ impl CudaBackend {
         let Conv2dArgs { rule, x, w, bias, residual, relu, mut out } = args.into_inner();
         let y = access.write(out.reborrow())?;
         let (x, w) = (access.read(x)?, access.read(w)?);
-        self.0.convolve(Direction::Forward, &Operands { op: OP, rule, x, w, y, bias: 0, like: None }, y)?;
+        self.0.convolve(&Operands::plain(OP, Conv2dDirection::Forward, rule, [x, w, y]), y)?;
         if let Some(residual) = residual {
             let (op, b, out) = (BinaryOp::Add, Operand::Tensor(residual), out.reborrow());
             self.binary_assign(BinaryAssignArgs { op, b, out }.checked()?)?;
@@ -118,13 +126,14 @@ impl Device {
         let (x, w, y) = (access.read(x)?, access.read(w)?, access.write(out)?);
         let (bias, like) = (access.read_if(bias)?, access.read_if(residual)?);
         let dense = bias.filter(|bias| bias.layout.numel() == 1 || bias.layout.strides()[0] == 1);
-        let (bias, direction) = match (dense, like, relu) {
-            (Some(bias), None, false) => (bias, Direction::ForwardBias),
-            (Some(bias), None, true) => (bias, Direction::ForwardBiasRelu),
-            (Some(bias), Some(_), true) => (bias, Direction::ForwardResidualBiasRelu),
+        let (bias, fusion) = match (dense, like, relu) {
+            (Some(bias), None, false) => (bias, Conv2dFusion::Bias),
+            (Some(bias), None, true) => (bias, Conv2dFusion::BiasRelu),
+            (Some(bias), Some(_), true) => (bias, Conv2dFusion::ResidualBiasRelu),
             _ => return Ok(Fused::Declined),
         };
-        self.fused(direction, &Operands { op: access.op, rule, x, w, y, bias: bias.address, like })
+        let plain = Operands::plain(access.op, Conv2dDirection::Forward, rule, [x, w, y]);
+        self.fused(&Operands { fusion: Some(fusion), bias: bias.address, like, ..plain })
     }
 
     /// The gradient of the input through the ReLU that it is the output of, by one plan.
@@ -133,17 +142,18 @@ impl Device {
         let Conv2dReluGradInputArgs { rule, grad, w, y, out, bias } = args.into_inner();
         let (x, bias, like) = (access.write(out)?, access.write_if(bias)?, Some(access.read(y)?));
         let (w, y) = (access.read(w)?, access.read(grad)?);
-        let operands = Operands { op: access.op, rule, x, w, y, bias: 0, like };
-        let Some(bias) = bias else { return self.fused(Direction::GradInputRelu, &operands) };
-        let direction = Direction::GradInputReluBias;
+        let plain = Operands::plain(access.op, Conv2dDirection::GradInput, rule, [x, w, y]);
+        let operands = Operands { fusion: Some(Conv2dFusion::ReluGrad), like, ..plain };
+        let Some(bias) = bias else { return self.fused(&operands) };
+        let operands = Operands { fusion: Some(Conv2dFusion::ReluBiasGrad), ..operands };
         if x.dtype == DType::F32 && (bias.layout.numel() == 1 || bias.layout.strides()[0] == 1) {
-            return self.fused(direction, &Operands { bias: bias.address, ..operands });
+            return self.fused(&Operands { bias: bias.address, ..operands });
         }
         // The library's sums are dense and in `f32`.
         let layout = Layout::contiguous(*bias.layout.shape());
         let memory = self.scratch(layout.numel() * DType::F32.size())?;
         let sums = Tensor { dtype: DType::F32, layout: &layout, address: memory.address() };
-        let fused = self.fused(direction, &Operands { bias: sums.address, ..operands })?;
+        let fused = self.fused(&Operands { bias: sums.address, ..operands })?;
         if !matches!(fused, Fused::Declined) {
             self.copy_tensor(sums, bias)?;
         }
@@ -151,18 +161,18 @@ impl Device {
     }
 
     /// A convolution and what is fused to it, by one plan if there is one.
-    fn fused(&'static self, direction: Direction, operands: &Operands) -> Result<Fused> {
+    fn fused(&'static self, operands: &Operands) -> Result<Fused> {
         if operands.has_no_sums() || is_asked_for() {
             return Ok(Fused::Declined);
         }
         let Operands { x, w, y, .. } = operands;
         let order = Format::of(x.dtype, [x.layout, w.layout, y.layout]);
-        let problem = match self.convolve_as(direction, operands, order)? {
+        let problem = match self.convolve_as(operands, order)? {
             Outcome::Queued => return Ok(Fused::Queued),
             Outcome::Declined | Outcome::NoPlan(_) => return Ok(Fused::Declined),
             Outcome::Timed(problem) => problem,
         };
-        let time = self.time(|| self.convolve_as(direction, operands, order).map(drop))?;
+        let time = self.time(|| self.convolve_as(operands, order).map(drop))?;
         Ok(Fused::Timed(problem, time))
     }
 
@@ -190,51 +200,46 @@ impl Device {
 
     /// Computes one direction, whose result is `out`, by cuDNN. Where it has no channels-last plan, the operands are copied to
     /// channels-first; where it has none at all, Kiln's own kernel computes the result, and the report lists it.
-    fn convolve(&'static self, direction: Direction, operands: &Operands, out: Tensor) -> Result<()> {
+    fn convolve(&'static self, operands: &Operands, out: Tensor) -> Result<()> {
         if out.layout.numel() == 0 {
             return Ok(());
         }
         if operands.has_no_sums() {
             return self.zero(out);
         }
-        let Operands { op, rule, x, w, y, .. } = operands;
+        let Operands { op, direction, rule, x, w, y, .. } = operands;
         if is_asked_for() {
-            return self.convolve_directly(direction, rule, [x, w, y]);
+            return self.convolve_directly(*direction, rule, [x, w, y]);
         }
         let (format, copies) = Format::of(x.dtype, [x.layout, w.layout, y.layout]);
-        let mut outcome = self.convolve_as(direction, operands, (format, copies))?;
+        let mut outcome = self.convolve_as(operands, (format, copies))?;
         if matches!(outcome, Outcome::NoPlan(_)) && format == Format::ChannelsLast {
             let first = Format::ChannelsFirst;
             let copies = [x.layout, w.layout, y.layout].map(|layout| !first.fits(layout));
-            outcome = self.convolve_as(direction, operands, (first, copies))?;
+            outcome = self.convolve_as(operands, (first, copies))?;
         }
         match outcome {
             Outcome::NoPlan(reason) => {
                 fallbacks::note(format!("cuda:{}: {op} by Kiln's own kernel: {reason}", self.index()));
-                self.convolve_directly(direction, rule, [x, w, y])
+                self.convolve_directly(*direction, rule, [x, w, y])
             }
             _ => Ok(()),
         }
     }
 
     /// [`convolve`](Self::convolve) in one memory order; operands that are not in that order are copied.
-    fn convolve_as(
-        &'static self,
-        direction: Direction,
-        operands: &Operands,
-        (format, copies): (Format, [bool; 3]),
-    ) -> Result<Outcome> {
-        let Operands { op, rule, x, w, y, bias, like } = operands;
-        let written = direction.result();
+    fn convolve_as(&'static self, operands: &Operands, (format, copies): (Format, [bool; 3])) -> Result<Outcome> {
+        let Operands { op, direction, fusion, rule, x, w, y, bias, like } = operands;
         let dims = [x, w, y].map(|tensor| Operands::dims(tensor.layout));
-        let whole = Problem::new(direction, x.dtype, *rule, dims, format);
+        let whole = Problem { fusion: *fusion, ..Problem::new(*direction, x.dtype, *rule, dims, format) };
+        let written = whole.result();
         let calls = whole.calls(Addresses::default()).map_or(0, |calls| calls.len());
         if calls == 0 {
             let reason = "an image has 2^31 elements or more".to_string();
             return Ok(Outcome::NoPlan(Error::unsupported(op, format!("cuda:{}", self.index()), reason)));
         }
         // The sums are those of all images.
-        if calls > 1 && direction.has_channel_sums() {
+        if calls > 1 && whole.has_channel_sums() {
             return Ok(Outcome::Declined);
         }
         let mut taken = [(); 3].map(|()| Taken { address: 0, copy: None });
@@ -254,13 +259,9 @@ impl Device {
         };
         let mut timed = None;
         for (problem, at) in whole.calls(at).into_iter().flatten() {
-            let aside = |bytes| {
-                let memory = self.scratch(bytes)?;
-                Ok((memory.address(), memory))
-            };
             // SAFETY: the operands were checked against their buffers, or copied into memory of their size, and lie in
-            // the problem's order; scratch memory is handed out again only to work that is queued later.
-            let outcome = unsafe { self.convolutions()?.run(self.stream, &problem, at, aside)? };
+            // the problem's order.
+            let outcome = unsafe { self.convolutions()?.run(&problem, at)? };
             match outcome {
                 Outcome::Queued => {}
                 Outcome::Timed(problem) => timed = timed.or(Some(problem)),

@@ -2,10 +2,10 @@
 
 use std::cell::Cell;
 
-use kiln_backend::{Conv2d, Result};
+use kiln_backend::{Conv2d, Conv2dDirection, Result};
 
 use super::launch::{Tag, launch};
-use crate::{conv::problem::Direction, device::Device, params::Convolution, view::Tensor};
+use crate::{device::Device, params::Convolution, view::Tensor};
 
 thread_local! {
     static ONLY: Cell<bool> = const { Cell::new(false) };
@@ -34,15 +34,17 @@ impl Device {
     /// Queues the convolution, without bias and ReLU, of operands that have elements.
     pub(super) fn convolve_directly(
         &'static self,
-        direction: Direction,
+        direction: Conv2dDirection,
         rule: &Conv2d,
         [x, w, y]: [&Tensor; 3],
     ) -> Result<()> {
         let extent = |tensor: &Tensor, dim: usize| tensor.layout.dims().get(dim).map_or(1, |&extent| extent);
         let taps = [extent(w, 2), extent(w, 3)];
         let (op, [a, b, out], terms) = match direction {
-            Direction::GradInput => ("grad_input", [y, w, x], [extent(w, 0) / rule.groups.max(1), taps[0], taps[1]]),
-            Direction::GradWeight => ("grad_weight", [x, y, w], [extent(y, 0), extent(y, 2), extent(y, 3)]),
+            Conv2dDirection::GradInput => {
+                ("grad_input", [y, w, x], [extent(w, 0) / rule.groups.max(1), taps[0], taps[1]])
+            }
+            Conv2dDirection::GradWeight => ("grad_weight", [x, y, w], [extent(y, 0), extent(y, 2), extent(y, 3)]),
             _ => ("forward", [x, w, y], [extent(w, 1), taps[0], taps[1]]),
         };
         let layouts = |of: [&Tensor; 3]| of.map(|tensor| *tensor.layout);

@@ -4,6 +4,7 @@
 use kiln_backend::{Layout, Pool2d};
 
 use super::Dim;
+use crate::image_format::Format;
 
 by_value! {
     /// A pooling of dense images with windows of 2×2 or 3×3 pixels and stride 2, in packs of elements.
@@ -60,12 +61,8 @@ impl Images<'_> {
 
 /// The common layout of all tensors: channels last (`true`) or planes, without gaps; else `None`.
 fn dense(all: &[Images]) -> Option<bool> {
-    let planes = |images: &Images| images.layout.is_contiguous();
-    let pixels = |images: &Images| images.layout.permute(&[0, 2, 3, 1]).is_contiguous();
-    if all.iter().all(planes) {
-        return Some(false);
-    }
-    all.iter().all(pixels).then_some(true)
+    let fit = |format: Format| all.iter().all(|images| format.fits(images.layout));
+    if fit(Format::ChannelsFirst) { Some(false) } else { fit(Format::ChannelsLast).then_some(true) }
 }
 
 /// An extent as kernels store it: below 2^31.

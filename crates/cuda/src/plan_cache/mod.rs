@@ -199,10 +199,10 @@ impl PlanCache {
 
 #[cfg(test)]
 mod tests {
-    use kiln_backend::{Conv2d, DType};
+    use kiln_backend::{Conv2d, Conv2dDirection, DType};
 
     use super::*;
-    use crate::conv::problem::{Direction, Format};
+    use crate::image_format::Format;
 
     fn device() -> DeviceKind {
         DeviceKind { name: "A device / of 3".into(), compute_capability: (9, 0), multiprocessors: 132 }
@@ -211,7 +211,7 @@ mod tests {
     fn problem(batch: usize) -> Problem {
         let rule = Conv2d::default();
         let dims = [[batch, 3, 8, 8], [4, 3, 3, 3], [batch, 4, 6, 6]];
-        Problem::new(Direction::Forward, DType::F32, rule, dims, Format::ChannelsLast)
+        Problem::new(Conv2dDirection::Forward, DType::F32, rule, dims, Format::ChannelsLast)
     }
 
     #[test]

@@ -14,8 +14,12 @@ mod networks;
 
 use std::{collections::BTreeMap, env, fmt::Write, fs, thread};
 
-use kiln_backend::DType;
-use kiln_cuda::convolution_plans::{DEVICES, DescribedDevice, Direction, Format, Problem, stub};
+use kiln_backend::{
+    Conv2dDirection::{self, *},
+    Conv2dFusion::{self, *},
+    DType,
+};
+use kiln_cuda::convolution_plans::{DEVICES, DescribedDevice, Format, Problem, stub};
 use networks::Layer;
 
 /// What the table has rows of.
@@ -44,26 +48,30 @@ the most memory that one of them takes aside. T: tensor cores, D: rounds its inp
 N: adds in any order, W: Winograd, C: compiled at run time, and but for one layer only named.
 ";
 
-const DIRECTIONS: [(&str, Direction); 4] = [
-    ("forward", Direction::Forward),
-    ("forward+bias+relu", Direction::ForwardBiasRelu),
-    ("grad_input", Direction::GradInput),
-    ("grad_weight", Direction::GradWeight),
+/// A direction, and what is fused to it.
+type Computation = (Conv2dDirection, Option<Conv2dFusion>);
+
+const COMPUTATIONS: [(&str, Computation); 4] = [
+    ("forward", (Forward, None)),
+    ("forward+bias+relu", (Forward, Some(BiasRelu))),
+    ("grad_input", (GradInput, None)),
+    ("grad_weight", (GradWeight, None)),
 ];
 
 /// Beside these, what the networks with batch normalization have in evaluation, when it is folded into their convolutions.
-const FOLDED: [(&str, Direction); 2] =
-    [("forward+bias", Direction::ForwardBias), ("forward+residual+bias+relu", Direction::ForwardResidualBiasRelu)];
+const FOLDED: [(&str, Computation); 2] =
+    [("forward+bias", (Forward, Some(Bias))), ("forward+residual+bias+relu", (Forward, Some(ResidualBiasRelu)))];
 
 /// Fusions that the library has nothing for but engines that it compiles, and only for some precisions and formats.
-const COMPILED: [(&str, Direction); 2] =
-    [("grad_input+relu", Direction::GradInputRelu), ("grad_input+relu+bias", Direction::GradInputReluBias)];
+const COMPILED: [(&str, Computation); 2] =
+    [("grad_input+relu", (GradInput, Some(ReluGrad))), ("grad_input+relu+bias", (GradInput, Some(ReluBiasGrad)))];
 
 const FORMATS: [(&str, Format); 2] = [("nchw", Format::ChannelsFirst), ("nhwc", Format::ChannelsLast)];
 
-fn problem(layer: &Layer, direction: Direction, (dtype, tf32): (DType, bool), format: Format) -> Problem {
+fn problem(layer: &Layer, (direction, fusion): Computation, (dtype, tf32): (DType, bool), format: Format) -> Problem {
     Problem {
         direction,
+        fusion,
         dtype,
         tf32,
         deterministic: false,
@@ -107,7 +115,7 @@ type Rows = (Vec<(String, Cell)>, Vec<String>);
 fn rows(device: &DescribedDevice, key: &str) -> Rows {
     let (mut rows, mut missing) = (Vec::new(), Vec::new());
     let mut asked = |problem: &Problem| {
-        let planned = device.plans(problem, false).unwrap_or_else(|error| panic!("{key}: {problem:?}: {error}"));
+        let planned = device.plans(problem).unwrap_or_else(|error| panic!("{key}: {problem:?}: {error}"));
         if planned.first.is_none() {
             missing.push(format!("{key}: {problem:?}: {}", planned.reason));
         }
@@ -120,17 +128,17 @@ fn rows(device: &DescribedDevice, key: &str) -> Rows {
                 "Mobi" => &FOLDED[..1],
                 _ => &[],
             };
-            for &(direction_name, direction) in DIRECTIONS.iter().chain(folded) {
+            for &(computation_name, computation) in COMPUTATIONS.iter().chain(folded) {
                 for (format_name, format) in FORMATS {
                     let mut cell = Cell::default();
                     for layer in &layers {
-                        let whole = problem(layer, direction, (dtype, tf32), format);
+                        let whole = problem(layer, computation, (dtype, tf32), format);
                         if let Some((engine, workspace)) = asked(&whole) {
                             *cell.engines.entry(engine).or_default() += 1;
                             cell.workspace = cell.workspace.max(workspace);
                         }
                     }
-                    rows.push((format!("{name} | {direction_name} | {precision} {format_name}"), cell));
+                    rows.push((format!("{name} | {computation_name} | {precision} {format_name}"), cell));
                 }
             }
         }
@@ -138,12 +146,12 @@ fn rows(device: &DescribedDevice, key: &str) -> Rows {
     // What must be there as well: the least alignment, the same bits each time, a sum over a batch that is cut.
     for layer in networks::odd().iter().chain(&networks::lenet(64)).chain(&networks::vgg16(8)) {
         for ((_, dtype, tf32), (_, format)) in PRECISIONS.iter().flat_map(|one| FORMATS.map(|format| (one, format))) {
-            for (_, direction) in DIRECTIONS {
-                let whole = problem(layer, direction, (*dtype, *tf32), format);
+            for (_, computation) in COMPUTATIONS {
+                let whole = problem(layer, computation, (*dtype, *tf32), format);
                 asked(&Problem { alignment: dtype.size() as u8, ..whole });
                 asked(&Problem { deterministic: true, ..whole });
             }
-            let whole = problem(layer, Direction::GradWeight, (*dtype, *tf32), format);
+            let whole = problem(layer, (GradWeight, None), (*dtype, *tf32), format);
             asked(&Problem { accumulate: true, ..whole });
         }
     }
@@ -155,18 +163,18 @@ fn rows(device: &DescribedDevice, key: &str) -> Rows {
 /// none, Kiln computes a fusion in its parts.
 fn compiled_rows(device: &DescribedDevice, rows: &mut Vec<(String, Cell)>) {
     let (layers, of) =
-        (networks::vgg16(64), |layer, direction, format| problem(layer, direction, (DType::BF16, false), format));
-    for ((direction_name, direction), (format_name, format)) in
+        (networks::vgg16(64), |layer, computation, format| problem(layer, computation, (DType::BF16, false), format));
+    for ((computation_name, computation), (format_name, format)) in
         COMPILED.iter().flat_map(|one| FORMATS.map(|format| (*one, format)))
     {
         let mut cell = Cell::default();
         for layer in &layers {
-            let planned = device.plans(&of(layer, direction, format), false).unwrap();
+            let planned = device.plans(&of(layer, computation, format)).unwrap();
             *cell.engines.entry(planned.first_compiled.unwrap_or_else(|| "none".into())).or_default() += 1;
         }
-        rows.push((format!("VGG16, 64 | {direction_name} | bf16 {format_name}"), cell));
+        rows.push((format!("VGG16, 64 | {computation_name} | bf16 {format_name}"), cell));
     }
-    let compiled = device.build(&of(&layers[3], Direction::GradInputReluBias, Format::ChannelsLast));
+    let compiled = device.build(&of(&layers[3], (GradInput, Some(ReluBiasGrad)), Format::ChannelsLast));
     let engine = compiled.map_or_else(|reason| format!("none: {reason}"), |(_, engine)| engine);
     let cell = Cell { engines: BTreeMap::from([(engine, 1)]), workspace: 0 };
     rows.push(("VGG16, 64, its fourth layer, compiled | grad_input+relu+bias | bf16 nhwc".into(), cell));
