@@ -2,7 +2,7 @@
 use std::ffi::{c_char, c_void};
 
 use crate::dnn::plan_text::VERSION;
-use crate::dnn::{DnnStatus, Refusal, bad, put};
+use crate::dnn::{DnnStatus, Refusal, bad};
 use crate::world::{self, CURRENT, World};
 
 use super::stream::known;
@@ -20,6 +20,13 @@ fn call(name: &'static str, body: impl FnOnce(&mut World) -> Result<(), Refusal>
             }
         }
     })
+}
+
+/// # Safety
+/// `out` is null or may be written.
+unsafe fn put<T>(out: *mut T, value: T) -> Result<(), Refusal> {
+    // SAFETY: the caller's promise.
+    unsafe { super::put(out, value) }.map_err(|_| bad("a null pointer for an answer"))
 }
 
 /// Defines functions of the library: arguments, and what each does with the world.
@@ -75,7 +82,7 @@ library! {
     }
 
     fn cudnnBackendCreateDescriptor(world, kind: u32, out: *mut usize) {
-        world.create_descriptor(kind, out)
+        put(out, world.create_descriptor(kind)?)
     }
 
     fn cudnnBackendDestroyDescriptor(world, desc: usize) {

@@ -34,6 +34,33 @@ pub unsafe fn store(data: Data, address: u64, value: f64) {
     }
 }
 
+/// # Safety
+/// As many elements can be read from `address` on.
+pub unsafe fn load_all(data: Data, address: u64, count: usize) -> Vec<f64> {
+    // SAFETY: the caller's promise.
+    (0..count).map(|i| unsafe { load(data, address + (i * data.bytes()) as u64) }).collect()
+}
+
+/// # Safety
+/// As many elements can be written from `address` on.
+pub unsafe fn store_all(data: Data, address: u64, values: &[f64]) {
+    for (i, value) in values.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { store(data, address + (i * data.bytes()) as u64, *value) };
+    }
+}
+
+/// Overwrites a workspace, if there is one: a program may not rely on its contents.
+///
+/// # Safety
+/// As many bytes can be written at `workspace`, unless it is null.
+pub unsafe fn poison(workspace: u64, bytes: usize) {
+    if workspace != 0 {
+        // SAFETY: the caller's promise.
+        unsafe { std::ptr::write_bytes(workspace as *mut u8, 0xff, bytes) };
+    }
+}
+
 pub fn rounded(rounding: Rounding, value: f64) -> f64 {
     match rounding {
         Rounding::F16 => f16::from_f64(value).to_f64(),
@@ -55,11 +82,8 @@ pub fn rounded(rounding: Rounding, value: f64) -> f64 {
 /// Everything in [`Product::ranges`] is live, and nothing else accesses it.
 pub unsafe fn run(product: &Product) {
     let problem = &product.problem;
-    // The contents of the workspace are meaningless to a program, so they are overwritten.
-    if product.workspace_bytes > 0 {
-        // SAFETY: it is one of the ranges.
-        unsafe { std::ptr::write_bytes(product.workspace as *mut u8, 0xff, product.workspace_bytes) };
-    }
+    // SAFETY: it is one of the ranges.
+    unsafe { poison(product.workspace, product.workspace_bytes) };
     let scalar = |scalar| match scalar {
         Scalar::Value(value) => value,
         // SAFETY: it is one of the ranges.

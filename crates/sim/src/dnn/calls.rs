@@ -4,25 +4,25 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::attributes::{Kind, Record, types};
-use super::direction::Direction;
 use super::finalize;
 use super::heuristic::{self, Engine};
+use super::operation::Direction;
 use super::plan_text;
 use super::problem::Problem;
-use super::status::{DnnStatus, Refusal, bad, put, unsupported};
+use super::status::{DnnStatus, Refusal, bad, unsupported};
 use super::work::Convolution;
 use crate::api::stream::own;
 use crate::kind::Kind as Finding;
+use crate::profile::Refused;
 use crate::work::Work;
 use crate::world::World;
 
 /// The configuration of an engine for a graph.
-fn configured(graph: &Arc<Record>, engine: Engine) -> Arc<Record> {
+fn configured(graph: &Arc<Record>, engine: &Engine) -> Arc<Record> {
     let mut of = Record::new(Kind::Engine);
     of.put_parts(1300, vec![graph.clone()]);
     of.put(1301, vec![engine.index.into()]);
-    of.put(1303, engine.numerical);
-    of.put(1305, engine.behavior);
+    engine.describe(&mut of);
     of.finalized = true;
     let mut config = Record::new(Kind::EngineConfig);
     config.put_parts(300, vec![Arc::new(of)]);
@@ -52,15 +52,12 @@ impl World {
         Ok(record.clone())
     }
 
-    pub fn create_descriptor(&mut self, kind: u32, out: *mut usize) -> Result<(), Refusal> {
-        let Some(record) = Record::of(kind) else {
-            return Err(Refusal(DnnStatus::ALLOC_FAILED, "there is no such kind of descriptors"));
-        };
+    pub fn create_descriptor(&mut self, kind: u32) -> Result<usize, Refusal> {
+        let record = Record::of(kind);
+        let record = record.ok_or(Refusal(DnnStatus::ALLOC_FAILED, "there is no such kind of descriptors"))?;
         let handle = self.handle();
-        // SAFETY: the library asks of its caller that this is null or can be written.
-        unsafe { put(out, handle) }?;
         self.dnn.descriptors.insert(handle, record);
-        Ok(())
+        Ok(handle)
     }
 
     pub fn destroy_descriptor(&mut self, name: &str, handle: usize) -> Result<(), Refusal> {
@@ -79,70 +76,36 @@ impl World {
         count: i64,
         values: *const c_void,
     ) -> Result<(), Refusal> {
-        let count = self.descriptor(name, handle)?.check_set(attribute, kind, count)?;
+        let record = self.descriptor(name, handle)?;
+        let (count, kinds) = (record.check_set(attribute, kind, count)?, record.kinds_in(attribute));
         if values.is_null() {
             return Err(bad("values at a null pointer"));
         }
-        let values = values.cast::<u8>();
+        let size = types::bytes(kind);
         // SAFETY: the caller's promise.
-        let read = |i: usize| unsafe {
-            let at = values.add(i * types::bytes(kind));
-            match (kind, types::bytes(kind)) {
-                (types::FLOAT, _) => f64::from(at.cast::<f32>().read_unaligned()).to_bits() as i64,
-                (_, 8) => at.cast::<i64>().read_unaligned(),
-                (_, 4) => at.cast::<i32>().read_unaligned().into(),
-                _ => i64::from(at.read()),
-            }
-        };
-        let values: Vec<i64> = (0..count).map(read).collect();
+        let bytes = unsafe { std::slice::from_raw_parts(values.cast::<u8>(), count * size) };
+        let values = bytes.chunks_exact(size).map(|value| types::decode(kind, value));
         if kind != types::DESCRIPTOR {
-            self.descriptor(name, handle)?.put(attribute, values);
+            record.put(attribute, values.collect());
             return Ok(());
         }
         let mut parts = Vec::with_capacity(count);
-        for part in values {
-            // The library accepts a null descriptor, as a missing one.
-            if part != 0 {
-                let part = self.descriptor(name, part as usize)?.clone();
-                if !part.finalized && attribute == 801 {
-                    return Err(Refusal(DnnStatus::NOT_FINALIZED, "an operation has not been finalized"));
-                }
-                parts.push(Arc::new(part));
+        // The library accepts a null descriptor, as a missing one.
+        for part in values.filter(|part| *part != 0) {
+            let part = self.descriptor(name, part as usize)?.clone();
+            if !part.finalized && attribute == 801 {
+                return Err(Refusal(DnnStatus::NOT_FINALIZED, "an operation has not been finalized"));
             }
+            // The library trusts the caller about a descriptor's kind, and fails in some way if it is another.
+            if !kinds.contains(&part.kind) {
+                let text = format!("`{name}` is given a {} for attribute {attribute}", part.kind.row().2);
+                self.report.find(Finding::Descriptor, text);
+                return Err(bad("a descriptor is of another kind"));
+            }
+            parts.push(Arc::new(part));
         }
-        self.check_parts(name, attribute, &parts)?;
         self.descriptor(name, handle)?.put_parts(attribute, parts);
         Ok(())
-    }
-
-    /// The library trusts the caller about a descriptor's kind, and fails in some way if it is another.
-    fn check_parts(&mut self, name: &str, attribute: u32, parts: &[Arc<Record>]) -> Result<(), Refusal> {
-        let operations = [
-            Kind::Forward,
-            Kind::BackwardData,
-            Kind::BackwardFilter,
-            Kind::PointwiseOperation,
-            Kind::ReductionOperation,
-        ];
-        let kinds: &[Kind] = match attribute {
-            201 | 1300 => &[Kind::Graph],
-            204 | 407 | 1307 => &[Kind::DeviceProperties],
-            300 => &[Kind::Engine],
-            401 => &[Kind::EngineConfig],
-            702 | 708 | 714 => &[Kind::Convolution],
-            750 => &[Kind::Pointwise],
-            801 => &operations,
-            1612 => &[Kind::Reduction],
-            _ => &[Kind::Tensor],
-        };
-        match parts.iter().find(|part| !kinds.contains(&part.kind)) {
-            None => Ok(()),
-            Some(part) => {
-                let text = format!("`{name}` is given a {} for attribute {attribute}", part.kind.title());
-                self.report.find(Finding::Descriptor, text);
-                Err(bad("a descriptor is of another kind"))
-            }
-        }
     }
 
     /// # Safety
@@ -157,37 +120,29 @@ impl World {
         values: *mut c_void,
     ) -> Result<(), Refusal> {
         let record = self.descriptor(name, handle)?.clone();
-        let all = values.is_null();
-        let fits = record.check_get(attribute, kind, if all { 1 } else { room })?;
-        let there = record.numbers(attribute).len() + record.parts(attribute).len();
-        let to = values.cast::<u8>();
-        if !all && kind == types::DESCRIPTOR {
-            for (i, part) in record.parts(attribute)[..fits].iter().enumerate() {
-                // SAFETY: the caller's promise.
-                let target = unsafe { to.cast::<usize>().add(i).read_unaligned() };
-                let target = self.descriptor(name, target)?;
+        // Without room, only their number is asked for.
+        let room = if values.is_null() { None } else { Some(room) };
+        let there = record.check_get(attribute, kind, room.unwrap_or(1))?;
+        let fits = room.map_or(there, |room| there.min(room as usize));
+        for i in (0..fits).filter(|_| room.is_some()) {
+            // SAFETY: the caller's promise.
+            let to = unsafe { values.cast::<u8>().add(i * types::bytes(kind)) };
+            if let Some(part) = record.parts(attribute).get(i) {
+                // SAFETY: as above.
+                let target = self.descriptor(name, unsafe { to.cast::<usize>().read_unaligned() })?;
                 if target.kind != part.kind {
                     return Err(bad("a descriptor that is to be written is of another kind"));
                 }
                 *target = Record::clone(part);
-            }
-        } else if !all {
-            for (i, value) in record.numbers(attribute)[..fits].iter().enumerate() {
-                // SAFETY: the caller's promise.
-                unsafe {
-                    let at = to.add(i * types::bytes(kind));
-                    match (kind, types::bytes(kind)) {
-                        (types::FLOAT, _) => at.cast::<f32>().write_unaligned(f64::from_bits(*value as u64) as f32),
-                        (_, 8) => at.cast::<i64>().write_unaligned(*value),
-                        (_, 4) => at.cast::<i32>().write_unaligned(*value as i32),
-                        _ => at.write(*value as u8),
-                    }
-                }
+            } else {
+                let value = types::encode(kind, record.numbers(attribute)[i]);
+                // SAFETY: as above.
+                unsafe { to.copy_from_nonoverlapping(value.as_ptr(), types::bytes(kind)) };
             }
         }
         if !count.is_null() {
             // SAFETY: the caller's promise.
-            unsafe { count.write(if all { there } else { fits } as i64) };
+            unsafe { count.write(fits as i64) };
         }
         Ok(())
     }
@@ -203,20 +158,16 @@ impl World {
             Kind::Graph => record.put(802, vec![heuristic::ENGINES]),
             Kind::Heuristic => self.propose(&mut record)?,
             Kind::Engine => {
-                let graph = record.part(1300)?.clone();
-                let index = record.number(1301, -1);
+                let (graph, index) = (record.part(1300)?, record.number(1301, -1));
                 if !(0..heuristic::ENGINES).contains(&index) {
                     return Err(unsupported("a graph has no such engine"));
                 }
-                let problem = Problem::new(&graph, self.profile.arch);
-                let engines = problem.map(|problem| Engine::all(&problem, self.profile.arch)).unwrap_or_default();
-                if let Some(engine) = engines.iter().find(|engine| i64::from(engine.index) == index) {
-                    record.put(1303, engine.numerical.clone());
-                    record.put(1305, engine.behavior.clone());
+                if let Ok((_, engine)) = self.engine(graph, index) {
+                    engine.describe(&mut record);
                 }
             }
             Kind::EngineConfig => {
-                self.engine(&record)?;
+                self.configured_engine(&record)?;
             }
             Kind::Plan => {
                 self.asked_to_refuse("plan", 0)?;
@@ -224,9 +175,11 @@ impl World {
                 if !record.numbers(405).is_empty() {
                     self.asked_to_refuse("text", 0)?;
                     let (graph, index) = plan_text::read(record.numbers(405), device)?;
-                    record.put_parts(401, vec![self.configuration(&graph, index)?]);
+                    // Engine 0, which supports every graph, stands for those that only the real library has.
+                    let engine = self.engine(&graph, index).or_else(|_| self.engine(&graph, 0));
+                    record.put_parts(401, vec![configured(&graph, &engine?.1)]);
                 }
-                let (problem, engine) = self.engine(record.part(401)?)?;
+                let (problem, engine) = self.configured_engine(record.part(401)?)?;
                 record.put(402, vec![engine.workspace(&problem) as i64]);
                 // A plan without a text can still be executed.
                 record.put(405, plan_text::write(&record, device).unwrap_or_default());
@@ -240,36 +193,31 @@ impl World {
 
     /// The heuristic's proposals; empty if no engine takes the graph.
     fn propose(&mut self, record: &mut Record) -> Result<(), Refusal> {
-        let graph = record.part(201)?.clone();
+        record.part(201)?;
+        let graph = record.parts(201)[0].clone();
         self.asked_to_refuse("heuristic", 0)?;
-        let arch = self.profile.arch;
-        let problem = Problem::new(&graph, arch);
+        let problem = Problem::new(&graph, self.profile.arch);
         if let Err(Refusal(_, why)) = &problem {
             self.report.refusals.insert(format!("no engine takes a graph: {why}"));
         }
-        let no_last = heuristic::refused(&self.profile.faults, "nhwc", 0).is_some();
-        let problem = problem.ok().filter(|problem| !no_last || !problem.channels_last());
-        let proposed = problem.map(|problem| Engine::proposed(&problem, arch, record.number(200, 0)));
-        record.put_parts(202, proposed.into_iter().flatten().map(|engine| configured(&graph, engine)).collect());
+        let last_too = self.asked_to_refuse("nhwc", 0).is_ok();
+        let problem = problem.ok().filter(|problem| last_too || !problem.channels_last());
+        let proposed = problem.map(|problem| Engine::proposed(&problem, self.profile.arch, record.number(200, 0)));
+        record.put_parts(202, proposed.iter().flatten().map(|engine| configured(&graph, engine)).collect());
         Ok(())
     }
 
-    /// The configuration that a text names. For an engine that only the real library has, the one that supports every graph.
-    fn configuration(&self, graph: &Arc<Record>, index: i64) -> Result<Arc<Record>, Refusal> {
-        let mut all = Engine::all(&Problem::new(graph, self.profile.arch)?, self.profile.arch);
-        let place = all.iter().position(|engine| i64::from(engine.index) == index);
-        let everywhere = || all.iter().position(|engine| engine.index == 0);
-        let place = place.or_else(everywhere).ok_or(unsupported("no engine takes this graph"))?;
-        Ok(configured(graph, all.swap_remove(place)))
+    /// The problem of a graph, and the engine of this number, if it takes that.
+    fn engine(&self, graph: &Record, index: i64) -> Result<(Problem, Engine), Refusal> {
+        let problem = Problem::new(graph, self.profile.arch)?;
+        let mut all = Engine::all(&problem, self.profile.arch).into_iter();
+        let found = all.find(|engine| i64::from(engine.index) == index);
+        found.map(|found| (problem, found)).ok_or(unsupported("the engine does not take this graph"))
     }
 
-    /// The problem and the engine of a configuration.
-    fn engine(&self, config: &Record) -> Result<(Problem, Engine), Refusal> {
+    fn configured_engine(&self, config: &Record) -> Result<(Problem, Engine), Refusal> {
         let engine = config.part(300)?;
-        let problem = Problem::new(engine.part(1300)?, self.profile.arch)?;
-        let all = Engine::all(&problem, self.profile.arch);
-        let found = all.into_iter().find(|one| i64::from(one.index) == engine.number(1301, -1));
-        found.map(|found| (problem, found)).ok_or(unsupported("the engine does not take this graph"))
+        self.engine(engine.part(1300)?, engine.number(1301, -1))
     }
 
     /// The stream of a handle.
@@ -284,10 +232,11 @@ impl World {
         Err(bad("no handle"))
     }
 
-    /// The refusal of a call, if the simulator was asked to refuse it.
+    /// The refusal of a call, if the simulator was asked to refuse it: `create`, `heuristic`, `nhwc`, `plan`, `text`, or
+    /// the execution by an engine of a direction or of something fused.
     pub fn asked_to_refuse(&self, call: &str, engine: u32) -> Result<(), Refusal> {
-        match heuristic::refused(&self.profile.faults, call, engine) {
-            Some(status) => Err(Refusal(status, "the simulator was asked to refuse it")),
+        match Refused::find(&self.profile.faults.no_convolutions, call, engine, DnnStatus::NOT_SUPPORTED.0) {
+            Some(status) => Err(Refusal(DnnStatus(status), "the simulator was asked to refuse it")),
             None => Ok(()),
         }
     }
@@ -296,7 +245,7 @@ impl World {
         let stream = self.dnn_stream(name, handle)?;
         let (plan, pack) = (self.finalized(name, Kind::Plan, plan)?, self.finalized(name, Kind::VariantPack, pack)?);
         let stream = own(self, stream).map_err(|_| bad("the handle's stream has been destroyed"))?;
-        let (problem, engine) = self.engine(plan.part(401)?)?;
+        let (problem, engine) = self.configured_engine(plan.part(401)?)?;
         if plan.number(400, 0) as usize != handle {
             let text = format!("`{name}`: the plan was made for another handle, or for a device that is described");
             self.report.find(Finding::Descriptor, text);
@@ -323,23 +272,22 @@ impl World {
         };
         let run = Convolution {
             rounding: engine.rounding(&problem),
-            at: [address(problem.x.uid)?, address(problem.w.uid)?, address(problem.y.uid)?],
-            extra: problem.extra().map(|image| address(image.uid)).collect::<Result<_, _>>()?,
+            at: problem.tensors.iter().map(|image| address(image.uid)).collect::<Result<_, _>>()?,
             workspace: pack.number(1003, 0) as u64,
             workspace_bytes: engine.workspace(&problem),
             wavers: (!engine.is_deterministic()).then(|| self.streams.draw()),
             problem,
         };
         run.check()?;
-        self.healthy().map_err(|_| Refusal(DnnStatus::EXECUTION_FAILED, "the device has failed"))?;
+        let failed = |why| Refusal(DnnStatus::EXECUTION_FAILED, why);
+        self.healthy().map_err(|_| failed("the device has failed"))?;
         if let Some(why) = run.conflict() {
             self.report.find(Finding::Overlap, format!("`{name}`: {why}, so that the result is not defined"));
         }
         if self.profile.faults.launch.fails() {
-            return Err(Refusal(DnnStatus::EXECUTION_FAILED, "the simulator was asked to let a launch fail"));
+            return Err(failed("the simulator was asked to let a launch fail"));
         }
-        self.taking(stream)
-            .map_err(|_| Refusal(DnnStatus::EXECUTION_FAILED, "the capture of the handle's stream has failed"))?;
+        self.taking(stream).map_err(|_| failed("the capture of the handle's stream has failed"))?;
         if !self.captures.has(stream) {
             self.report.counts.products += 1;
         }

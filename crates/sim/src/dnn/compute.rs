@@ -1,102 +1,71 @@
 //! Computes a convolution as products over blocks of pixels, with sums in `f64` and one rounding to the output's type.
-use super::chain::Step;
-use super::direction::Direction;
-use super::image::Image;
+use super::fusion::Step;
+use super::operation::Direction;
 use super::problem::Problem;
 use super::work::Convolution;
-use crate::blas::compute::{load, rounded, store};
-use crate::blas::kernel::{TILE, best_tile};
+use crate::blas::compute::{load_all, poison, rounded, store_all};
+use crate::blas::kernel::product;
 use crate::blas::problem::{Data, Rounding};
 
-/// Lines of a tile: pixels, or columns of a filter gradient.
-const PIXELS: usize = TILE[0];
-/// Channels of a tile.
-const CHANNELS: usize = TILE[1];
-/// Pixels that a filter gradient is summed over at a time.
-const BLOCK: usize = 128;
+/// Pixels of a block.
+const BLOCK: usize = 512;
 /// An offset that stands for padding.
 const OUTSIDE: usize = usize::MAX;
-
-/// The values of a tensor.
-///
-/// # Safety
-/// `count` elements of this type can be read at `address`.
-unsafe fn values(data: Data, address: u64, count: usize) -> Vec<f64> {
-    // SAFETY: the caller's promise.
-    (0..count).map(|i| unsafe { load(data, address + (i * data.bytes()) as u64) }).collect()
-}
-
-/// # Safety
-/// As many elements of this type can be written at `address`.
-unsafe fn write(data: Data, address: u64, values: &[f64]) {
-    for (i, value) in values.iter().enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe { store(data, address + (i * data.bytes()) as u64, *value) };
-    }
-}
 
 /// Computes what `convolution` describes.
 ///
 /// # Safety
 /// Everything in [`Convolution::ranges`] is live, and nothing else accesses it.
 pub unsafe fn run(convolution: &Convolution) {
-    let problem = &convolution.problem;
-    // The contents of the workspace are meaningless to a program, so they are overwritten.
-    if convolution.workspace != 0 {
-        // SAFETY: it is one of the ranges.
-        unsafe { std::ptr::write_bytes(convolution.workspace as *mut u8, 0xff, convolution.workspace_bytes) };
-    }
-    let (target, at) = (problem.target(), convolution.target());
-    let factors = |i: usize| {
-        // SAFETY: the operands are among the ranges.
-        let mut values = unsafe { values(problem.data, convolution.at[i], problem.images()[i].count()) };
-        if convolution.rounding != Rounding::None {
-            values.iter_mut().for_each(|value| *value = rounded(convolution.rounding, *value));
+    let Convolution { problem, rounding, at, .. } = convolution;
+    // SAFETY: it is one of the ranges.
+    unsafe { poison(convolution.workspace, convolution.workspace_bytes) };
+    // SAFETY: the tensors are among the ranges.
+    let values = |i: usize| unsafe { load_all(problem.tensors[i].data, at[i], problem.tensors[i].count()) };
+    let (target, result) = (problem.target(), problem.direction.result());
+    let factors = [0, 1, 2].map(|i| {
+        let mut values = if i == result { vec![0.0; target.count()] } else { values(i) };
+        if *rounding != Rounding::None {
+            values.iter_mut().for_each(|value| *value = rounded(*rounding, *value));
         }
         values
-    };
-    let mut out = match problem.direction {
-        Direction::Forward => gather(problem, &factors(0), &factors(1)),
-        Direction::Data => gather(problem, &factors(2), &factors(1)),
-        Direction::Filter => correlate(problem, &factors(0), &factors(2)),
-    };
+    });
+    let mut out = convolve(problem, factors);
     if let Some(seed) = convolution.wavers {
         waver(&mut out, problem.data, seed);
     }
     out.iter_mut().for_each(|value| *value *= problem.alpha);
-    // SAFETY: what is read and written is among the ranges.
-    unsafe {
-        if problem.beta != 0.0 {
-            let old = values(problem.data, at, out.len());
-            out.iter_mut().zip(old).for_each(|(value, old)| *value += problem.beta * old);
-        }
-        let (channel, channels) = (target.steps[1], target.dims[1]);
-        let mut extra = convolution.extra.iter();
-        let mut other = |image: &Image| values(image.data, *extra.next().unwrap_or(&0), image.count());
-        for step in &problem.steps {
-            match step {
-                Step::Add(image) => {
-                    let other = other(image);
-                    let all = other.len() == out.len();
-                    let at = |i: usize| if all { i } else { i / channel % channels };
-                    out.iter_mut().enumerate().for_each(|(i, value)| *value += other[at(i)]);
-                }
-                // NaN becomes 0, since the library is told not to propagate it.
-                Step::Relu => out.iter_mut().for_each(|value| *value = value.max(0.0)),
-                Step::ReluGrad(image) => {
-                    let pairs = out.iter_mut().zip(other(image)).filter(|(_, y)| *y <= 0.0 || y.is_nan());
-                    pairs.for_each(|(value, _)| *value = 0.0);
-                }
+    if problem.beta != 0.0 {
+        out.iter_mut().zip(values(result)).for_each(|(value, old)| *value += problem.beta * old);
+    }
+    let channel_of = |i: usize| i / target.steps[1] % target.dims[1];
+    let mut operands = 3..;
+    for step in &problem.steps {
+        let mut other = || operands.next().map_or_else(Vec::new, values);
+        match step {
+            Step::Add => {
+                let other = other();
+                let place = |i: usize| if other.len() == target.count() { i } else { channel_of(i) };
+                out.iter_mut().enumerate().for_each(|(i, value)| *value += other[place(i)]);
+            }
+            // NaN becomes 0, since the library is not told to propagate it.
+            Step::Relu => out.iter_mut().for_each(|value| *value = value.max(0.0)),
+            Step::ReluGrad => {
+                let pairs = out.iter_mut().zip(other()).filter(|(_, y)| *y <= 0.0 || y.is_nan());
+                pairs.for_each(|(value, _)| *value = 0.0);
+            }
+            Step::Sums => {
+                // The documentation does not say that sums are overwritten, so programs may not rely on it.
+                let mut sums = other();
+                out.iter().enumerate().for_each(|(i, value)| sums[channel_of(i)] += value);
+                let last = at.len() - 1;
+                // SAFETY: the sums are among the ranges.
+                unsafe { store_all(problem.tensors[last].data, at[last], &sums) };
             }
         }
-        if let Some(image) = &problem.sums {
-            // The documentation does not say that sums are overwritten, so programs may not rely on it.
-            let mut sums = other(image);
-            out.iter().enumerate().for_each(|(i, value)| sums[i / channel % channels] += value);
-            write(image.data, *convolution.extra.last().unwrap_or(&0), &sums);
-        }
-        write(problem.data, at, &out);
     }
+    // SAFETY: the output is among the ranges.
+    unsafe { store_all(target.data, at[result], &out) };
 }
 
 /// Perturbs the last bits, as an undetermined order of additions would.
@@ -111,23 +80,11 @@ fn waver(values: &mut [f64], data: Data, seed: u64) {
     }
 }
 
-/// A tap's row and column, and its offset in the filter's memory.
-fn tap(problem: &Problem, number: usize) -> ([usize; 2], usize) {
-    let [_, _, kh, kw] = problem.w.dims;
-    let place = [number / kw, number % kw];
-    let [i, j] = if problem.mirrored { [kh - 1 - place[0], kw - 1 - place[1]] } else { place };
-    (place, i * problem.w.steps[2] + j * problem.w.steps[3])
-}
-
-/// The image, row and column of a pixel number.
-fn pixel(image: &Image, number: usize) -> [usize; 3] {
-    let [_, _, h, w] = image.dims;
-    [number / (h * w), number / w % h, number % w]
-}
-
-/// The offset of the input pixel that a tap of an output pixel reads, or of the output pixel that reads an input pixel by it.
+/// The offset of the input pixel that a tap of an output pixel reads or, if not `forward`, of the output pixel that
+/// reads an input pixel by that tap.
 fn partner(problem: &Problem, forward: bool, [n, row, col]: [usize; 3], tap: [usize; 2]) -> usize {
-    let to = if forward { &problem.x } else { &problem.y };
+    let [x, _, y] = problem.images();
+    let to = if forward { x } else { y };
     let along = |axis: usize, at: usize| {
         let (stride, padding) = (problem.stride[axis], problem.padding[axis]);
         let reach = tap[axis] * problem.dilation[axis];
@@ -144,112 +101,67 @@ fn partner(problem: &Problem, forward: bool, [n, row, col]: [usize; 3], tap: [us
     }
 }
 
-/// The output, or the gradient of the input: each pixel of the target sums over pixels of the other image.
-fn gather(problem: &Problem, from: &[f64], w: &[f64]) -> Vec<f64> {
-    let forward = problem.direction == Direction::Forward;
-    let (target, origin) = if forward { (&problem.y, &problem.x) } else { (&problem.x, &problem.y) };
-    let (inner, outer) = (origin.dims[1] / problem.groups, target.dims[1] / problem.groups);
-    let [_, _, kh, kw] = problem.w.dims;
-    let depth = kh * kw * inner;
-    let pixels = target.count() / target.dims[1];
-    let mut out = vec![0.0; target.count()];
-    let mut panel = vec![0.0; depth * PIXELS];
-    for group in 0..problem.groups {
-        // The filter, in slices of channels of the target.
-        let mut filter = vec![0.0; outer.div_ceil(CHANNELS) * CHANNELS * depth];
-        for channel in 0..outer {
-            let slice = channel / CHANNELS * CHANNELS * depth + channel % CHANNELS;
-            for number in 0..kh * kw {
-                let (_, at) = tap(problem, number);
-                for c in 0..inner {
-                    let (o, i) = if forward { (group * outer + channel, c) } else { (group * inner + c, channel) };
-                    let place = slice + (number * inner + c) * CHANNELS;
-                    filter[place] = w[o * problem.w.steps[0] + i * problem.w.steps[1] + at];
+/// The result for the values of x, w and y, one of which is what it is added to.
+///
+/// For each group and block of pixels it is a product with the matrix of what the taps of each pixel meet in all
+/// channels of the other image: output and input gradient are this matrix times the filter; the filter's gradient is
+/// the sum over all blocks of its transpose times the output's gradient.
+fn convolve(problem: &Problem, [mut x, mut w, mut y]: [Vec<f64>; 3]) -> Vec<f64> {
+    let [x_image, w_image, y_image] = problem.images();
+    let forward = problem.direction != Direction::Data;
+    // `to` is the image whose pixels are gone through, `from` the one that their taps meet.
+    let (to_image, to, from_image, from) =
+        if forward { (y_image, &mut y, x_image, &x) } else { (x_image, &mut x, y_image, &y) };
+    let (inner, outer) = (from_image.dims[1] / problem.groups, to_image.dims[1] / problem.groups);
+    let [.., kh, kw] = w_image.dims;
+    let [_, _, height, width] = to_image.dims;
+    let taps: Vec<[usize; 2]> = (0..kh * kw).map(|tap| [tap / kw, tap % kw]).collect();
+    // The columns of the matrix: tap, and channel of `from`.
+    let columns: Vec<[usize; 2]> = (0..taps.len()).flat_map(|tap| (0..inner).map(move |c| [tap, c])).collect();
+    let pixels = to_image.dims[0] * height * width;
+    for first in (0..pixels).step_by(BLOCK) {
+        let count = BLOCK.min(pixels - first);
+        let places: Vec<[usize; 3]> =
+            (first..first + count).map(|i| [i / (height * width), i / width % height, i % width]).collect();
+        let met: Vec<usize> =
+            taps.iter().flat_map(|tap| places.iter().map(|place| partner(problem, forward, *place, *tap))).collect();
+        for group in 0..problem.groups {
+            let matrix = |pixel: usize, column: usize| {
+                let [tap, c] = columns[column];
+                match met[tap * count + pixel] {
+                    OUTSIDE => 0.0,
+                    at => from[at + (group * inner + c) * from_image.steps[1]],
                 }
-            }
-        }
-        for first in (0..pixels).step_by(PIXELS) {
-            let lanes = PIXELS.min(pixels - first);
-            let places: [[usize; 3]; PIXELS] = std::array::from_fn(|lane| pixel(target, first + lane.min(lanes - 1)));
-            for (number, rows) in panel.chunks_exact_mut(inner * PIXELS).enumerate() {
-                let (place, _) = tap(problem, number);
-                let at: [usize; PIXELS] = std::array::from_fn(|lane| partner(problem, forward, places[lane], place));
-                for (c, row) in rows.chunks_exact_mut(PIXELS).enumerate() {
-                    let channel = (group * inner + c) * origin.steps[1];
-                    for (to, at) in row.iter_mut().zip(at) {
-                        *to = if at == OUTSIDE { 0.0 } else { from[at + channel] };
-                    }
+            };
+            let to_at = |pixel: usize, channel: usize| {
+                let [n, row, col] = places[pixel];
+                let [image, channels, rows, cols] = to_image.steps;
+                n * image + (group * outer + channel) * channels + row * rows + col * cols
+            };
+            let w_at = |column: usize, channel: usize| {
+                let ([tap, c], [outputs, inputs, rows, cols]) = (columns[column], w_image.steps);
+                let [i, j] = taps[if problem.mirrored { taps.len() - 1 - tap } else { tap }];
+                let (o, c) = if forward { (group * outer + channel, c) } else { (group * inner + c, channel) };
+                o * outputs + c * inputs + i * rows + j * cols
+            };
+            let depth = columns.len();
+            if problem.direction == Direction::Filter {
+                let gradient = |pixel, channel| to[to_at(pixel, channel)];
+                let sums = product([depth, outer, count], |column, pixel| matrix(pixel, column), gradient);
+                for (i, sum) in sums.into_iter().enumerate() {
+                    w[w_at(i % depth, i / depth)] += sum;
                 }
-            }
-            for (slice, filter) in filter.chunks_exact(CHANNELS * depth).enumerate() {
-                let sums = best_tile(&panel, filter);
-                for (channel, sums) in (slice * CHANNELS..outer).zip(&sums) {
-                    let channel = (group * outer + channel) * target.steps[1];
-                    for ([n, row, col], sum) in places.iter().zip(sums).take(lanes) {
-                        out[n * target.steps[0] + row * target.steps[2] + col * target.steps[3] + channel] = *sum;
-                    }
-                }
-            }
-        }
-    }
-    out
-}
-
-/// The gradient of the filter: sums over all pixels of the output.
-fn correlate(problem: &Problem, x: &[f64], y: &[f64]) -> Vec<f64> {
-    let (inner, outer) = (problem.w.dims[1], problem.w.dims[0] / problem.groups);
-    let [_, _, kh, kw] = problem.w.dims;
-    let columns = kh * kw * inner;
-    let pixels = problem.y.count() / problem.y.dims[1];
-    let mut out = vec![0.0; problem.w.count()];
-    let (left_slices, right_slices) = (columns.div_ceil(PIXELS), outer.div_ceil(CHANNELS));
-    let mut left = vec![0.0; left_slices * PIXELS * BLOCK];
-    let mut right = vec![0.0; right_slices * CHANNELS * BLOCK];
-    for group in 0..problem.groups {
-        let mut sums = vec![[[0.0; PIXELS]; CHANNELS]; left_slices * right_slices];
-        for first in (0..pixels).step_by(BLOCK) {
-            let count = BLOCK.min(pixels - first);
-            let places: Vec<[usize; 3]> = (first..first + count).map(|at| pixel(&problem.y, at)).collect();
-            for number in 0..kh * kw {
-                let (place, _) = tap(problem, number);
-                let at: Vec<usize> = places.iter().map(|&pixel| partner(problem, true, pixel, place)).collect();
-                for c in 0..inner {
-                    let (column, channel) = (number * inner + c, (group * inner + c) * problem.x.steps[1]);
-                    let slice = &mut left[column / PIXELS * PIXELS * BLOCK + column % PIXELS..];
-                    for (to, &at) in slice.iter_mut().step_by(PIXELS).zip(&at) {
-                        *to = if at == OUTSIDE { 0.0 } else { x[at + channel] };
-                    }
-                }
-            }
-            let steps = problem.y.steps;
-            for o in 0..outer {
-                let channel = (group * outer + o) * steps[1];
-                let slice = &mut right[o / CHANNELS * CHANNELS * BLOCK + o % CHANNELS..];
-                for (to, [n, row, col]) in slice.iter_mut().step_by(CHANNELS).zip(&places) {
-                    *to = y[n * steps[0] + row * steps[2] + col * steps[3] + channel];
-                }
-            }
-            for (j, right) in right.chunks_exact(CHANNELS * BLOCK).enumerate() {
-                for (i, left) in left.chunks_exact(PIXELS * BLOCK).enumerate() {
-                    let tile = best_tile(&left[..PIXELS * count], &right[..CHANNELS * count]);
-                    let sums = &mut sums[j * left_slices + i];
-                    for (sum, add) in sums.as_flattened_mut().iter_mut().zip(tile.as_flattened()) {
-                        *sum += add;
-                    }
-                }
-            }
-        }
-        for o in 0..outer {
-            for number in 0..kh * kw {
-                let (_, at) = tap(problem, number);
-                for c in 0..inner {
-                    let column = number * inner + c;
-                    let tile = &sums[o / CHANNELS * left_slices + column / PIXELS];
-                    let place = (group * outer + o) * problem.w.steps[0] + c * problem.w.steps[1] + at;
-                    out[place] = tile[o % CHANNELS][column % PIXELS];
+            } else {
+                let sums = product([count, outer, depth], matrix, |column, channel| w[w_at(column, channel)]);
+                for (i, sum) in sums.into_iter().enumerate() {
+                    to[to_at(i % count, i / count)] = sum;
                 }
             }
         }
     }
-    out
+    match problem.direction {
+        Direction::Forward => y,
+        Direction::Data => x,
+        Direction::Filter => w,
+    }
 }

@@ -1,23 +1,69 @@
-//! Checks which fusions of a convolution the simulator has engines for.
-use super::chain::Step;
-use super::direction::Direction;
+//! What is fused to a convolution: the operations after it in a graph, and the patterns that there are engines for.
+use super::attributes::{Kind, Record};
 use super::image::Image;
+use super::operation::Direction;
 use super::problem::Problem;
 use super::status::{Refusal, unsupported};
 use crate::blas::problem::Data;
 
-impl Problem {
-    /// The tensors of what is fused, in the order of the operations.
-    pub fn extra(&self) -> impl Iterator<Item = &Image> {
-        self.steps.iter().filter_map(Step::operand).chain(&self.sums)
-    }
+/// What is done to a convolution's result.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step {
+    /// Plus the element of a tensor like the result, or the number of its channel.
+    Add,
+    Relu,
+    /// 0 where the element of a tensor like the result is not above 0.
+    ReluGrad,
+    /// The sums of each channel, added to what is in a tensor.
+    Sums,
+}
 
-    /// Whether only engines that are compiled at run time do it: ReLU's gradient, and a sum of tensors that are not described
-    /// alike.
+use Step::{Add, Relu, ReluGrad, Sums};
+
+impl Step {
+    /// An operation on the value so far, with its other operand and the value after it. `compute` is the type of sums.
+    pub fn new<'a>(
+        operation: &'a Record,
+        value: &'a Record,
+        compute: i64,
+    ) -> Result<(Step, Option<Image>, &'a Record), Refusal> {
+        let to_rule = if operation.kind == Kind::ReductionOperation { 1612 } else { 750 };
+        let rule = |attribute| operation.number_in(to_rule, attribute, 0);
+        let (step, precision, from, other, to) = match (operation.kind, rule(0), rule(1600)) {
+            (Kind::PointwiseOperation, 0, _) => (Add, 1, 751, Some(752), Some(753)),
+            (Kind::PointwiseOperation, 100, _) => (Relu, 1, 751, None, Some(753)),
+            (Kind::PointwiseOperation, 200, _) => (ReluGrad, 1, 757, Some(751), Some(756)),
+            (Kind::ReductionOperation, _, 0) => (Sums, 1601, 1610, Some(1611), None),
+            _ => return Err(unsupported("other operations than sums, ReLU and its gradient after one convolution")),
+        };
+        if rule(precision) != compute {
+            return Err(unsupported("an operation in another type than that of sums"));
+        }
+        if value.uid().is_none() || value.uid() != operation.part(from)?.uid() {
+            return Err(unsupported("operations that are not joined"));
+        }
+        let other = other.map(|other| operation.part(other)).transpose()?;
+        if other.is_some_and(|other| other.uid().is_none() || other.is_virtual()) {
+            return Err(unsupported("an operand without a number, or without memory"));
+        }
+        if value.is_virtual() != to.is_some() || value.is_virtual() && value.number(901, 0) != compute {
+            return Err(unsupported("sums of a tensor without memory, or another one between operations"));
+        }
+        let to = to.map_or(Ok(value), |to| operation.part(to))?;
+        if value.dims() != to.dims() {
+            return Err(unsupported("operations of different extents"));
+        }
+        Ok((step, other.map(Image::new).transpose()?, to))
+    }
+}
+
+impl Problem {
+    /// Whether only engines that are compiled at run time do it: ReLU's gradient, and a sum of tensors that are not
+    /// described alike.
     pub fn is_compiled(&self) -> bool {
-        match self.steps[..] {
-            [Step::ReluGrad(_)] => true,
-            [Step::Add(other), Step::Add(_), Step::Relu] => other.alignment != self.target().alignment,
+        match (&self.steps[..], self.fused()) {
+            ([ReluGrad, ..], _) => true,
+            ([Add, Add, ..], [other, ..]) => other.alignment != self.target().alignment,
             _ => false,
         }
     }
@@ -25,18 +71,14 @@ impl Problem {
     /// What is fused must be one of the patterns that the library has engines for.
     pub fn check_fusion(&self) -> Result<(), Refusal> {
         let target = self.target();
-        let per_channel = |image: &Image| image.dims == [1, target.dims[1], 1, 1] && image.data == self.data;
-        let like = |image: &Image| {
-            let Image { dims, steps, data, .. } = *target;
-            (image.dims, image.steps, image.data) == (dims, steps, data)
-        };
-        let fits = match (self.direction, &self.steps[..], &self.sums) {
-            (_, [], None) => true,
-            (Direction::Forward, [Step::Add(bias)] | [Step::Add(bias), Step::Relu], None) => per_channel(bias),
-            (Direction::Forward, [Step::Add(other), Step::Add(bias), Step::Relu], None) => {
-                like(other) && per_channel(bias)
-            }
-            (Direction::Data, [Step::ReluGrad(y)], _) => like(y),
+        let per_channel = |image: &Image, data| image.dims == [1, target.dims[1], 1, 1] && image.data == data;
+        let like = |image: &Image| (image.dims, image.steps, image.data) == (target.dims, target.steps, target.data);
+        let fits = match (self.direction, &self.steps[..], self.fused()) {
+            (_, [], []) => true,
+            (Direction::Forward, [Add] | [Add, Relu], [bias]) => per_channel(bias, self.data),
+            (Direction::Forward, [Add, Add, Relu], [other, bias]) => like(other) && per_channel(bias, self.data),
+            (Direction::Data, [ReluGrad], [y]) => like(y),
+            (Direction::Data, [ReluGrad, Sums], [y, sums]) => like(y) && per_channel(sums, Data::F32),
             _ => false,
         };
         if !fits {
@@ -45,15 +87,14 @@ impl Problem {
         if !self.is_compiled() {
             return Ok(());
         }
-        let last = self.images().into_iter().chain(self.extra()).all(|image| image.last && image.channel_step == 1);
+        let last = self.tensors.iter().all(|image| image.is_dense(true) && image.channel_step == 1);
         if !last || self.mirrored || self.data == Data::F64 {
             return Err(unsupported("engines that are compiled take dense NHWC, cross-correlation, and no f64"));
         }
         let words = |channels: usize| (channels * self.data.bytes()).is_multiple_of(4);
-        let apart = |steps: [usize; 2]| steps != [1, 1];
-        let channels = self.x.dims[1];
-        let fits = self.groups == 1 && channels > 1 && words(channels) && words(self.w.dims[0]);
-        if self.sums.is_some() && (!fits || apart(self.stride) && apart(self.dilation)) {
+        let [x, w, _] = self.images().map(|image| image.dims);
+        let fits = self.groups == 1 && x[1] > 1 && words(x[1]) && words(w[0]);
+        if self.has_sums() && (!fits || self.stride != [1, 1] && self.dilation != [1, 1]) {
             return Err(unsupported("engines with sums take one group, pixels of whole words, strides or dilations"));
         }
         Ok(())

@@ -1,12 +1,11 @@
 //! The engines of each direction: the problems that each takes, its workspace, and its notes. They differ in what a
 //! program has to respect, not in what they compute.
-use super::direction::Direction;
+use super::attributes::Record;
+use super::operation::Direction;
 use super::problem::Problem;
-use super::status::DnnStatus;
 use crate::blas::problem::{Data, Rounding};
-use crate::profile::{Faults, Refused};
 
-/// How an engine computes.
+/// What an engine needs of memory, and of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Method {
     /// A GEMM whose factors are gathered from the image as needed.
@@ -15,8 +14,8 @@ enum Method {
     ImplicitPrecompGemm,
     /// A GEMM of an im2col matrix in the workspace.
     Gemm,
-    Fft,
-    WinogradNonfused,
+    /// FFT or Winograd: images and filters are transformed in the workspace, and problems are few.
+    Transform,
 }
 
 /// An engine of a graph: its index, its method, and its notes.
@@ -24,8 +23,8 @@ enum Method {
 pub struct Engine {
     pub index: u32,
     method: Method,
-    pub numerical: Vec<i64>,
-    pub behavior: Vec<i64>,
+    numerical: &'static [i64],
+    behavior: &'static [i64],
 }
 
 /// `CUDNN_NUMERICAL_NOTE_TENSOR_CORE` and so on.
@@ -48,35 +47,27 @@ impl Engine {
     pub fn all(problem: &Problem, arch: u32) -> Vec<Engine> {
         use Method::*;
         let half = matches!(problem.data, Data::F16 | Data::Bf16);
-        let cores = half || problem.data == Data::F32 && arch >= 80;
-        let atomic = half.then_some(REDUCED_PRECISION_REDUCTION).into_iter().chain([NONDETERMINISTIC]).collect();
-        let backward = problem.direction != Direction::Forward;
-        let mut rows: Vec<(u32, Method, Vec<i64>, Vec<i64>)> = Vec::new();
-        if problem.is_compiled() {
-            rows.push((11, ImplicitPrecompGemm, vec![TENSOR_CORE], vec![RUNTIME_COMPILATION]));
-            rows.push((6, ImplicitGemm, vec![TENSOR_CORE], vec![RUNTIME_COMPILATION]));
-        } else {
-            if cores {
-                rows.push((8, ImplicitPrecompGemm, vec![TENSOR_CORE], vec![]));
-            }
-            if backward {
-                rows.push((2, ImplicitGemm, atomic, vec![]));
-            }
-            rows.push((1, ImplicitPrecompGemm, vec![], vec![]));
-            if problem.steps.is_empty() {
-                rows.push((7, WinogradNonfused, vec![WINOGRAD], vec![]));
-                rows.push((3, Gemm, vec![], vec![]));
-                rows.push((4, Fft, vec![FFT], vec![]));
-            }
-            if problem.data == Data::F32 {
-                rows.push((9, ImplicitGemm, vec![TENSOR_CORE, DOWN_CONVERT_INPUTS], vec![]));
-            }
-            rows.push((0, ImplicitGemm, vec![], vec![]));
-            rows.push((10, ImplicitGemm, vec![], vec![RUNTIME_COMPILATION]));
-        }
-        let engines =
-            rows.into_iter().map(|(index, method, numerical, behavior)| Engine { index, method, numerical, behavior });
-        engines.filter(|engine| engine.method.supports(problem)).collect()
+        let (single, compiled) = (problem.data == Data::F32, problem.is_compiled());
+        let (plain, alone) = (!compiled, problem.steps.is_empty());
+        let atomic: &[i64] = if half { &[REDUCED_PRECISION_REDUCTION, NONDETERMINISTIC] } else { &[NONDETERMINISTIC] };
+        // Whether there is such an engine, its index, its method, its numerical notes and its behavior notes.
+        type Row = (bool, u32, Method, &'static [i64], &'static [i64]);
+        let rows: [Row; 11] = [
+            (compiled, 11, ImplicitPrecompGemm, &[TENSOR_CORE], &[RUNTIME_COMPILATION]),
+            (compiled, 6, ImplicitGemm, &[TENSOR_CORE], &[RUNTIME_COMPILATION]),
+            (plain && (half || single && arch >= 80), 8, ImplicitPrecompGemm, &[TENSOR_CORE], &[]),
+            (plain && problem.direction != Direction::Forward, 2, ImplicitGemm, atomic, &[]),
+            (plain, 1, ImplicitPrecompGemm, &[], &[]),
+            (alone, 7, Transform, &[WINOGRAD], &[]),
+            (alone, 3, Gemm, &[], &[]),
+            (alone, 4, Transform, &[FFT], &[]),
+            (plain && single, 9, ImplicitGemm, &[TENSOR_CORE, DOWN_CONVERT_INPUTS], &[]),
+            (plain, 0, ImplicitGemm, &[], &[]),
+            (plain, 10, ImplicitGemm, &[], &[RUNTIME_COMPILATION]),
+        ];
+        let there = rows.into_iter().filter(|(there, _, method, ..)| *there && method.supports(problem));
+        let engine = |(_, index, method, numerical, behavior)| Engine { index, method, numerical, behavior };
+        there.map(engine).collect()
     }
 
     /// The heuristic's proposals: by mode, the fast engines, or those that take almost every problem.
@@ -87,9 +78,21 @@ impl Engine {
         all
     }
 
+    /// Sets the notes of an engine descriptor.
+    pub fn describe(&self, engine: &mut Record) {
+        engine.put(1303, self.numerical.to_vec());
+        engine.put(1305, self.behavior.to_vec());
+    }
+
     /// Bytes of workspace.
     pub fn workspace(&self, problem: &Problem) -> usize {
-        self.method.workspace(problem)
+        let [x, w, y] = problem.images();
+        match self.method {
+            Method::ImplicitGemm => 0,
+            Method::ImplicitPrecompGemm => (16 * problem.depth()).next_multiple_of(512),
+            Method::Gemm => problem.depth() * problem.groups * y.dims[2] * y.dims[3] * problem.data.bytes(),
+            Method::Transform => 8 * (x.count() + y.count() + 4 * w.count()),
+        }
     }
 
     /// How it rounds factors.
@@ -109,35 +112,12 @@ impl Engine {
 impl Method {
     fn supports(self, problem: &Problem) -> bool {
         let plain = problem.groups == 1 && problem.dilation == [1, 1] && !problem.channels_last();
-        let filter = [problem.w.dims[2], problem.w.dims[3]];
-        let single = matches!(problem.data, Data::F32 | Data::F16);
-        let close = problem.stride == [1, 1] && single && plain && !problem.mirrored;
-        let inside = (0..2).all(|axis| problem.padding[axis] < filter[axis]);
+        let single = matches!(problem.data, Data::F32 | Data::F16) && !problem.mirrored;
+        let [.., height, width] = problem.images()[1].dims;
         match self {
             Method::ImplicitGemm | Method::ImplicitPrecompGemm => true,
             Method::Gemm => plain,
-            Method::Fft => {
-                close && inside && (0..2).all(|axis| problem.x.dims[2 + axis] + problem.padding[axis] <= 256)
-            }
-            Method::WinogradNonfused => close && (filter == [3, 3] || filter == [5, 5]),
+            Method::Transform => plain && single && problem.stride == [1, 1] && height == width && height <= 5,
         }
     }
-
-    fn workspace(self, problem: &Problem) -> usize {
-        let [n, _, h, w] = problem.y.dims;
-        let images = problem.x.count() + problem.y.count();
-        match self {
-            Method::ImplicitGemm => 0,
-            Method::ImplicitPrecompGemm => (16 * problem.depth()).next_multiple_of(512),
-            Method::Gemm => problem.depth() * problem.groups * h * w * problem.data.bytes(),
-            Method::Fft => 8 * (images + 4 * problem.w.count()),
-            Method::WinogradNonfused => 64 * problem.w.dims[0] * problem.w.dims[1] + 4 * n.min(8) * images / n,
-        }
-    }
-}
-
-/// The status that the simulator was asked to return for a call: `create`, `heuristic`, `plan`, or a direction, whose
-/// engines are numbered.
-pub fn refused(faults: &Faults, call: &str, engine: u32) -> Option<DnnStatus> {
-    Refused::find(&faults.no_convolutions, call, engine, DnnStatus::NOT_SUPPORTED.0).map(DnnStatus)
 }

@@ -1,13 +1,12 @@
 //! cuDNN: its descriptors, its rules, and its convolutions, computed in `f64` on the host as work of a stream.
 pub mod attributes;
 pub mod calls;
-mod chain;
 pub mod compute;
-pub mod direction;
 pub mod finalize;
 mod fusion;
 pub mod heuristic;
 pub mod image;
+pub mod operation;
 pub mod plan_text;
 pub mod problem;
 mod status;
@@ -16,7 +15,7 @@ pub mod work;
 use std::collections::HashMap;
 
 use attributes::Record;
-pub use status::{DnnStatus, Refusal, bad, put};
+pub use status::{DnnStatus, Refusal, bad};
 
 /// What a process has created in cuDNN. Descriptors live in host memory, so they outlive contexts.
 #[derive(Default)]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::attributes::{Kind, Record};
-use super::direction::convolution_attributes;
+use super::attributes::{Kind, Record, types};
 use super::finalize;
+use super::operation::operands;
 use super::status::{DnnStatus, Refusal, bad, unsupported};
 use crate::profile::Profile;
 
@@ -14,34 +14,36 @@ use crate::profile::Profile;
 pub const VERSION: usize = 92_600;
 const SCHEMA: i64 = 4;
 
-/// The names of `cudnnDataType_t`, `cudnnPointwiseMode_t` and `cudnnConvolutionMode_t`.
-const DATA_TYPES: &[(&str, i64)] =
-    &[("CUDNN_DATA_FLOAT", 0), ("CUDNN_DATA_DOUBLE", 1), ("CUDNN_DATA_HALF", 2), ("CUDNN_DATA_BFLOAT16", 9)];
-const POINTWISE_MODES: &[(&str, i64)] = &[("CUDNN_POINTWISE_ADD", 0), ("CUDNN_POINTWISE_RELU_FWD", 100)];
-const CONVOLUTION_MODES: &[(&str, i64)] = &[("CUDNN_CONVOLUTION", 0), ("CUDNN_CROSS_CORRELATION", 1)];
-
-/// An operation: its name, the names and attributes of its tensors, and the attribute of its rule.
-type Node = (Kind, &'static str, &'static [(&'static str, u32)], u32);
-
-const NODES: [Node; 4] = [
-    (Kind::Forward, "CONVOLUTION_FORWARD", &[("X", 704), ("W", 703), ("Y", 705)], 702),
-    (Kind::BackwardData, "CONVOLUTION_BACKWARD_DATA", &[("dX", 710), ("W", 709), ("dY", 711)], 708),
-    (Kind::BackwardFilter, "CONVOLUTION_BACKWARD_FILTER", &[("X", 716), ("dW", 715), ("dY", 717)], 714),
-    (Kind::PointwiseOperation, "POINTWISE", &[("X", 751), ("Y", 753), ("B", 752)], 750),
+/// Names in the library's enums, with their types and numbers.
+const NAMES: [(&str, u32, i64); 8] = [
+    ("CUDNN_DATA_FLOAT", types::DATA_TYPE, 0),
+    ("CUDNN_DATA_DOUBLE", types::DATA_TYPE, 1),
+    ("CUDNN_DATA_HALF", types::DATA_TYPE, 2),
+    ("CUDNN_DATA_BFLOAT16", types::DATA_TYPE, 9),
+    ("CUDNN_POINTWISE_ADD", types::POINTWISE_MODE, 0),
+    ("CUDNN_POINTWISE_RELU_FWD", types::POINTWISE_MODE, 100),
+    ("CUDNN_CONVOLUTION", types::CONVOLUTION_MODE, 0),
+    ("CUDNN_CROSS_CORRELATION", types::CONVOLUTION_MODE, 1),
 ];
 
-fn title(name: &str) -> String {
-    format!("CUDNN_BACKEND_OPERATION_{name}_DESCRIPTOR")
-}
+/// Operations, with the attributes of their rules.
+const OPERATIONS: [(Kind, u32); 4] =
+    [(Kind::Forward, 702), (Kind::BackwardData, 708), (Kind::BackwardFilter, 714), (Kind::PointwiseOperation, 750)];
 
-fn name_of(names: &[(&'static str, i64)], number: i64) -> Result<&'static str, Refusal> {
-    let found = names.iter().find(|(_, known)| *known == number);
-    found.map(|(name, _)| *name).ok_or(unsupported("a number that the text of plans has no name for here"))
-}
-
-fn number_of(names: &[(&'static str, i64)], name: &Value) -> Result<i64, Refusal> {
-    let found = names.iter().find(|(known, _)| name == known);
-    found.map(|(_, number)| *number).ok_or(unsupported("a name that the simulator does not know"))
+/// The members that describe a descriptor, with their attributes. The object of an operation has its rule's as well.
+fn members(kind: Kind) -> &'static [(&'static str, u32)] {
+    match kind {
+        Kind::Tensor => &[("dataType", 901), ("dim", 902), ("stride", 903), ("isVirtual", 907), ("ptrAlignment", 900)],
+        Kind::Forward => &[("X", 704), ("W", 703), ("Y", 705), ("alpha", 700), ("beta", 701)],
+        Kind::BackwardData => &[("dX", 710), ("W", 709), ("dY", 711), ("alpha", 706), ("beta", 707)],
+        Kind::BackwardFilter => &[("X", 716), ("dW", 715), ("dY", 717), ("alpha", 712), ("beta", 713)],
+        Kind::PointwiseOperation => &[("X", 751), ("Y", 753), ("B", 752)],
+        Kind::Convolution => {
+            &[("mode", 101), ("mathPrec", 100), ("pad", 104), ("pad", 105), ("stride", 103), ("dilation", 102)]
+        }
+        Kind::Pointwise => &[("pointwiseMode", 0), ("mathPrec", 1)],
+        _ => &[],
+    }
 }
 
 /// The device of a plan: its compute capability, e.g. 900, and its number of multiprocessors.
@@ -58,49 +60,90 @@ fn parse(text: &[i64]) -> Result<Value, Refusal> {
     value.filter(Value::is_object).ok_or(bad("the text of a plan is no JSON object"))
 }
 
+fn title(operation: Kind) -> String {
+    format!("CUDNN_BACKEND_{}", operation.row().1)
+}
+
+/// A tensor's name: its unique number.
+fn name(tensor: &Record) -> String {
+    tensor.uid().unwrap_or(0).to_string()
+}
+
+/// A value of an attribute of this type.
+fn to_json(kind: u32, value: i64) -> Result<Value, Refusal> {
+    Ok(match kind {
+        types::INT64 => value.into(),
+        types::BOOLEAN => (value != 0).into(),
+        types::FLOAT => f64::from_bits(value as u64).into(),
+        _ => match NAMES.iter().find(|(_, of, number)| (*of, *number) == (kind, value)) {
+            Some((name, ..)) => (*name).into(),
+            None => return Err(unsupported("a number that the text of plans has no name for here")),
+        },
+    })
+}
+
+fn of_json(kind: u32, value: &Value) -> Result<i64, Refusal> {
+    let number = match kind {
+        types::INT64 => value.as_i64(),
+        types::BOOLEAN => value.as_bool().map(i64::from),
+        types::FLOAT => value.as_f64().map(|value| value.to_bits() as i64),
+        _ => NAMES.iter().find(|(name, of, _)| *of == kind && value == name).map(|(.., number)| *number),
+    };
+    number.ok_or(unsupported("a value of another type, or a name that the simulator does not know"))
+}
+
+/// The members of a descriptor whose attributes are set.
+fn object(record: &Record) -> Result<Map<String, Value>, Refusal> {
+    let mut object = Map::new();
+    for &(member, attribute) in members(record.kind) {
+        let Some(&(_, _, kind, _, most, _)) = record.row(attribute) else { continue };
+        let values = record.numbers(attribute).iter().map(|value| to_json(kind, *value));
+        let names = record.parts(attribute).iter().map(|tensor| Ok(name(tensor).into()));
+        let mut values: Vec<Value> = values.chain(names).collect::<Result<_, _>>()?;
+        let value = if most > 1 { Some(values.into()) } else { values.pop() };
+        let old = object.get(member).cloned();
+        if old.is_some() && old != value {
+            return Err(unsupported("the text of plans has one padding for both sides"));
+        }
+        object.extend(value.map(|value| (member.to_string(), value)));
+    }
+    Ok(object)
+}
+
+/// The descriptor that an object describes.
+fn record(kind: Kind, object: &Value, tensors: &[Arc<Record>]) -> Result<Record, Refusal> {
+    let mut record = Record::new(kind);
+    for &(member, attribute) in members(kind) {
+        let (Some(value), Some(&(_, _, kind, ..))) = (object.get(member), record.row(attribute)) else { continue };
+        if kind == types::DESCRIPTOR {
+            let tensor = tensors.iter().find(|tensor| *value == name(tensor)).ok_or(bad("no tensor of this name"))?;
+            record.put_parts(attribute, vec![tensor.clone()]);
+        } else {
+            let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+            record.put(attribute, values.iter().map(|value| of_json(kind, value)).collect::<Result<_, _>>()?);
+        }
+    }
+    Ok(record)
+}
+
 /// The text of a finalized plan.
 pub fn write(plan: &Record, (version, processors): (i64, i64)) -> Result<Vec<i64>, Refusal> {
     let engine = plan.part(401)?.part(300)?;
-    let graph = engine.part(1300)?;
-    let mut tensors: Map<String, Value> = Map::new();
-    let mut nodes = Vec::new();
-    for operation in graph.parts(801) {
-        let (_, name, operands, rule) = NODES
-            .iter()
-            .find(|(kind, ..)| *kind == operation.kind)
-            .ok_or(unsupported("an operation that the text of plans has no form for here"))?;
-        let mut node = json!({"operation": title(name)});
-        for (operand, attribute) in *operands {
-            let Some(tensor) = operation.parts(*attribute).first() else { continue };
-            let uid = tensor.number(906, 0).to_string();
-            node[operand] = uid.clone().into();
-            let whole = json!({
-                "name": uid,
-                "dataType": name_of(DATA_TYPES, tensor.number(901, 0))?,
-                "dim": tensor.numbers(902),
-                "stride": tensor.numbers(903),
-                "isVirtual": tensor.number(907, 0) != 0,
-                "ptrAlignment": tensor.number(900, 1),
-            });
-            tensors.insert(uid, whole);
-        }
-        let rule = operation.part(*rule)?;
-        if let Some((_, [.., alpha, beta])) = convolution_attributes(operation.kind) {
-            if rule.numbers(104) != rule.numbers(105) {
-                return Err(unsupported("the text of plans has one padding for both sides"));
-            }
-            node["mode"] = name_of(CONVOLUTION_MODES, rule.number(101, 0))?.into();
-            node["mathPrec"] = name_of(DATA_TYPES, rule.number(100, 0))?.into();
-            node["alpha"] = operation.float(alpha, 1.0).into();
-            node["beta"] = operation.float(beta, 0.0).into();
-            for (name, attribute) in [("pad", 105), ("stride", 103), ("dilation", 102)] {
-                node[name] = rule.numbers(attribute).into();
-            }
-        } else {
-            node["pointwiseMode"] = name_of(POINTWISE_MODES, rule.number(0, 0))?.into();
-            node["mathPrec"] = name_of(DATA_TYPES, rule.number(1, 0))?.into();
-        }
+    let (mut tensors, mut nodes) = (Map::new(), Vec::new());
+    for operation in engine.part(1300)?.parts(801) {
+        let Some((kind, rule)) = OPERATIONS.iter().find(|(kind, _)| *kind == operation.kind) else {
+            return Err(unsupported("an operation that the text of plans has no form for here"));
+        };
+        let mut node = object(operation)?;
+        node.extend(object(operation.part(*rule)?)?);
+        node.insert("operation".into(), title(*kind).into());
         nodes.push(node);
+        let (reads, target) = operands(operation);
+        for tensor in reads.into_iter().chain([target]).flat_map(|attribute| operation.parts(attribute)) {
+            let mut whole = object(tensor)?;
+            whole.insert("name".into(), name(tensor).into());
+            tensors.insert(name(tensor), whole.into());
+        }
     }
     let text = json!({
         "cudnnVersion": VERSION,
@@ -112,22 +155,6 @@ pub fn write(plan: &Record, (version, processors): (i64, i64)) -> Result<Vec<i64
     Ok(text.to_string().bytes().map(i64::from).collect())
 }
 
-fn member<'a>(of: &'a Value, name: &str) -> Result<&'a Value, Refusal> {
-    of.get(name).ok_or(bad("the text of a plan lacks a member"))
-}
-
-fn list<'a>(of: &'a Value, name: &str) -> Result<&'a Vec<Value>, Refusal> {
-    member(of, name)?.as_array().ok_or(bad("a member of the text of a plan is no list"))
-}
-
-fn integers(of: &Value, name: &str) -> Result<Vec<i64>, Refusal> {
-    list(of, name)?.iter().map(|value| value.as_i64().ok_or(bad("no whole number"))).collect()
-}
-
-fn integer(of: &Value, name: &str) -> Result<i64, Refusal> {
-    member(of, name)?.as_i64().ok_or(bad("no whole number"))
-}
-
 /// A descriptor that passed the checks of finalization.
 fn finalized(mut record: Record) -> Result<Arc<Record>, Refusal> {
     finalize::check(&record)?;
@@ -135,74 +162,40 @@ fn finalized(mut record: Record) -> Result<Arc<Record>, Refusal> {
     Ok(Arc::new(record))
 }
 
-fn tensor(of: &Value) -> Result<(&Value, Arc<Record>), Refusal> {
-    let name = member(of, "name")?;
-    let uid = name.as_str().and_then(|name| name.parse().ok()).ok_or(bad("a tensor without a number"))?;
-    let mut record = Record::new(Kind::Tensor);
-    record.put(906, vec![uid]);
-    record.put(901, vec![number_of(DATA_TYPES, member(of, "dataType")?)?]);
-    record.put(902, integers(of, "dim")?);
-    record.put(903, integers(of, "stride")?);
-    record.put(900, vec![integer(of, "ptrAlignment")?]);
-    record.put(907, vec![(member(of, "isVirtual")? == true).into()]);
-    Ok((name, finalized(record)?))
-}
-
-fn node(of: &Value, tensors: &[(&Value, Arc<Record>)]) -> Result<Arc<Record>, Refusal> {
-    let name = member(of, "operation")?;
-    let (kind, _, operands, to_rule) = NODES
-        .iter()
-        .find(|(_, known, ..)| *name == title(known))
-        .ok_or(unsupported("an operation that the simulator does not know"))?;
-    let mut record = Record::new(*kind);
-    for (operand, attribute) in *operands {
-        let Some(uid) = of.get(*operand) else { continue };
-        let tensor = tensors.iter().find(|(name, _)| *name == uid).ok_or(bad("no tensor of this name"))?;
-        record.put_parts(*attribute, vec![tensor.1.clone()]);
-    }
-    let precision = number_of(DATA_TYPES, member(of, "mathPrec")?)?;
-    let rule = if let Some((_, [.., alpha, beta])) = convolution_attributes(*kind) {
-        let mut rule = Record::new(Kind::Convolution);
-        rule.put(100, vec![precision]);
-        rule.put(101, vec![number_of(CONVOLUTION_MODES, member(of, "mode")?)?]);
-        let pad = integers(of, "pad")?;
-        rule.put(106, vec![pad.len() as i64]);
-        rule.put(104, pad.clone());
-        rule.put(105, pad);
-        rule.put(103, integers(of, "stride")?);
-        rule.put(102, integers(of, "dilation")?);
-        for (name, attribute) in [("alpha", alpha), ("beta", beta)] {
-            let value = member(of, name)?.as_f64().ok_or(bad("no number"))?;
-            record.put(attribute, vec![value.to_bits() as i64]);
-        }
-        rule
-    } else {
-        let mut rule = Record::new(Kind::Pointwise);
-        rule.put(0, vec![number_of(POINTWISE_MODES, member(of, "pointwiseMode")?)?]);
-        rule.put(1, vec![precision]);
-        rule
-    };
-    record.put_parts(*to_rule, vec![finalized(rule)?]);
-    finalized(record)
-}
-
 /// The graph and the engine number of a plan, if its text is for this version and this device.
 pub fn read(text: &[i64], device: (i64, i64)) -> Result<(Arc<Record>, i64), Refusal> {
     let whole = parse(text)?;
-    if integer(&whole, "cudnnVersion")? != VERSION as i64 {
+    let integer = |path: &str| whole.pointer(path).and_then(Value::as_i64).ok_or(bad("no whole number"));
+    let list = |path: &str| whole.pointer(path).and_then(Value::as_array).ok_or(bad("no list"));
+    if integer("/cudnnVersion")? != VERSION as i64 {
         return Err(Refusal(DnnStatus::VERSION_MISMATCH, "a plan of another version of the library"));
     }
-    if integer(&whole, "schemaVersion")? != SCHEMA {
+    if integer("/schemaVersion")? != SCHEMA {
         return Err(Refusal(DnnStatus::SERIALIZATION_MISMATCH, "a plan of another form"));
     }
-    let graph = member(&whole, "operationGraph")?;
-    let tensors: Vec<_> = list(graph, "tensors")?.iter().map(tensor).collect::<Result<_, _>>()?;
-    let nodes: Vec<_> = list(graph, "nodes")?.iter().map(|of| node(of, &tensors)).collect::<Result<_, _>>()?;
-    let of = member(&whole, "GPUProfile")?;
-    if (integer(of, "deviceVer")?, integer(of, "multiProcessorCount")?) != device {
+    let (mut tensors, mut nodes) = (Vec::new(), Vec::new());
+    for object in list("/operationGraph/tensors")? {
+        let mut tensor = record(Kind::Tensor, object, &[])?;
+        let uid = object["name"].as_str().and_then(|name| name.parse().ok());
+        tensor.put(906, vec![uid.ok_or(bad("a tensor without a number"))?]);
+        tensors.push(finalized(tensor)?);
+    }
+    for object in list("/operationGraph/nodes")? {
+        let Some((kind, to_rule)) = OPERATIONS.iter().find(|(kind, _)| object["operation"] == title(*kind)) else {
+            return Err(unsupported("an operation that the simulator does not know"));
+        };
+        let mut node = record(*kind, object, &tensors)?;
+        let mut rule = record(node.kinds_in(*to_rule)[0], object, &[])?;
+        if rule.kind == Kind::Convolution {
+            rule.put(106, vec![rule.numbers(105).len() as i64]);
+        }
+        node.put_parts(*to_rule, vec![finalized(rule)?]);
+        nodes.push(finalized(node)?);
+    }
+    if (integer("/GPUProfile/deviceVer")?, integer("/GPUProfile/multiProcessorCount")?) != device {
         return Err(Refusal(DnnStatus::ARCH_MISMATCH, "a plan of another device"));
     }
-    let mut record = Record::new(Kind::Graph);
-    record.put_parts(801, nodes);
-    Ok((finalized(record)?, integer(member(&whole, "engine")?, "engineId")?))
+    let mut graph = Record::new(Kind::Graph);
+    graph.put_parts(801, nodes);
+    Ok((finalized(graph)?, integer("/engine/engineId")?))
 }

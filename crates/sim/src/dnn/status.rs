@@ -35,14 +35,3 @@ pub const fn bad(why: &'static str) -> Refusal {
 pub const fn unsupported(why: &'static str) -> Refusal {
     Refusal(DnnStatus::NOT_SUPPORTED, why)
 }
-
-/// # Safety
-/// `out` is null or may be written.
-pub unsafe fn put<T>(out: *mut T, value: T) -> Result<(), Refusal> {
-    if out.is_null() {
-        return Err(bad("a null pointer for an answer"));
-    }
-    // SAFETY: the caller's promise.
-    unsafe { out.write(value) };
-    Ok(())
-}

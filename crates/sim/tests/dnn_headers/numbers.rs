@@ -65,7 +65,7 @@ fn numbers_and_names_are_those_of_the_headers() {
     for (name, number) in NUMBERS {
         hold(format!("{name} == {number}"));
     }
-    for (kind, name, attributes) in KINDS {
+    for (kind, name, _, attributes) in KINDS {
         hold(format!("CUDNN_BACKEND_{name} == {}", *kind as u32));
         for (name, number, ..) in *attributes {
             hold(format!("CUDNN_ATTR_{name} == {number}"));
