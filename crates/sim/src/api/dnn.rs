@@ -1,11 +1,19 @@
 //! The functions of cuDNN, under their own names and with the library's own rules.
 use std::ffi::{c_char, c_void};
+use std::sync::Arc;
 
+use crate::dnn::attributes::{Kind, Record, types};
+use crate::dnn::finalize;
+use crate::dnn::operation::Direction;
 use crate::dnn::plan_text::VERSION;
+use crate::dnn::work::Convolution;
 use crate::dnn::{DnnStatus, Refusal, bad};
+use crate::kind::Kind as Finding;
+use crate::profile::Refused;
+use crate::work::Work;
 use crate::world::{self, CURRENT, World};
 
-use super::stream::known;
+use super::stream::{known, own};
 
 fn call(name: &'static str, body: impl FnOnce(&mut World) -> Result<(), Refusal>) -> DnnStatus {
     world::with(|world| {
@@ -27,6 +35,50 @@ fn call(name: &'static str, body: impl FnOnce(&mut World) -> Result<(), Refusal>
 unsafe fn put<T>(out: *mut T, value: T) -> Result<(), Refusal> {
     // SAFETY: the caller's promise.
     unsafe { super::put(out, value) }.map_err(|_| bad("a null pointer for an answer"))
+}
+
+impl World {
+    /// A descriptor. A null one is refused; using one that was destroyed is a mistake that the library does not notice.
+    fn descriptor(&mut self, name: &str, handle: usize) -> Result<&mut Record, Refusal> {
+        if handle == 0 {
+            return Err(Refusal(DnnStatus::NULL_POINTER, "a descriptor at a null pointer"));
+        }
+        if !self.dnn.descriptors.contains_key(&handle) {
+            let text = format!("`{name}` is given {handle:#x}, which is no descriptor of cuDNN (any more)");
+            self.report.find(Finding::Descriptor, text);
+        }
+        self.dnn.descriptors.get_mut(&handle).ok_or(bad("no descriptor (any more)"))
+    }
+
+    /// A finalized descriptor of this kind.
+    fn finalized(&mut self, name: &str, kind: Kind, handle: usize) -> Result<Record, Refusal> {
+        let record = self.descriptor(name, handle)?;
+        if record.kind != kind || !record.finalized {
+            return Err(bad("a descriptor is of another kind, or has not been finalized"));
+        }
+        Ok(record.clone())
+    }
+
+    /// The stream of a handle.
+    pub fn dnn_stream(&mut self, name: &str, handle: usize) -> Result<usize, Refusal> {
+        if let Some(&stream) = self.dnn.handles.get(&handle) {
+            return Ok(stream);
+        }
+        if handle != 0 {
+            let text = format!("`{name}` is given {handle:#x}, which is no handle of cuDNN (any more)");
+            self.report.find(Finding::Descriptor, text);
+        }
+        Err(bad("no handle"))
+    }
+
+    /// The refusal of a call, if the simulator was asked to refuse it: `create`, `heuristic`, `nhwc`, `plan`, `text`, or
+    /// the execution by an engine of a direction or of something fused.
+    pub fn asked_to_refuse(&self, call: &str, engine: u32) -> Result<(), Refusal> {
+        match Refused::find(&self.profile.faults.no_convolutions, call, engine, DnnStatus::NOT_SUPPORTED.0) {
+            Some(status) => Err(Refusal(DnnStatus(status), "the simulator was asked to refuse it")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Defines functions of the library: arguments, and what each does with the world.
@@ -82,31 +134,145 @@ library! {
     }
 
     fn cudnnBackendCreateDescriptor(world, kind: u32, out: *mut usize) {
-        put(out, world.create_descriptor(kind)?)
+        let record = Record::of(kind);
+        let record = record.ok_or(Refusal(DnnStatus::ALLOC_FAILED, "there is no such kind of descriptors"))?;
+        let desc = world.handle();
+        put(out, desc)?;
+        world.dnn.descriptors.insert(desc, record);
+        Ok(())
     }
 
     fn cudnnBackendDestroyDescriptor(world, desc: usize) {
-        world.destroy_descriptor(NAME, desc)
+        world.descriptor(NAME, desc)?;
+        world.dnn.descriptors.remove(&desc);
+        Ok(())
     }
 
     fn cudnnBackendSetAttribute(
         world, desc: usize, attribute: u32, kind: u32, count: i64, values: *const c_void
     ) {
-        world.set_attribute(NAME, desc, (attribute, kind), count, values)
+        let record = world.descriptor(NAME, desc)?;
+        let (count, kinds) = (record.check_set(attribute, kind, count)?, record.kinds_in(attribute));
+        if values.is_null() {
+            return Err(bad("values at a null pointer"));
+        }
+        let size = types::bytes(kind);
+        let bytes = std::slice::from_raw_parts(values.cast::<u8>(), count * size);
+        let values = bytes.chunks_exact(size).map(|value| types::decode(kind, value));
+        if kind != types::DESCRIPTOR {
+            record.put(attribute, values.collect());
+            return Ok(());
+        }
+        let mut parts = Vec::with_capacity(count);
+        // The library accepts a null descriptor, as a missing one.
+        for part in values.filter(|part| *part != 0) {
+            let part = world.descriptor(NAME, part as usize)?.clone();
+            if !part.finalized && attribute == 801 {
+                return Err(Refusal(DnnStatus::NOT_FINALIZED, "an operation has not been finalized"));
+            }
+            // The library trusts the caller about a descriptor's kind, and fails in some way if it is another.
+            if !kinds.contains(&part.kind) {
+                let text = format!("`{NAME}` is given a {} for attribute {attribute}", part.kind.row().2);
+                world.report.find(Finding::Descriptor, text);
+                return Err(bad("a descriptor is of another kind"));
+            }
+            parts.push(Arc::new(part));
+        }
+        world.descriptor(NAME, desc)?.put_parts(attribute, parts);
+        Ok(())
     }
 
     fn cudnnBackendGetAttribute(
         world, desc: usize, attribute: u32, kind: u32, room: i64, count: *mut i64, values: *mut c_void
     ) {
-        world.get_attribute(NAME, desc, (attribute, kind), room, count, values)
+        let record = world.descriptor(NAME, desc)?.clone();
+        // Without room, only their number is asked for.
+        let room = if values.is_null() { None } else { Some(room) };
+        let there = record.check_get(attribute, kind, room.unwrap_or(1))?;
+        let fits = room.map_or(there, |room| there.min(room as usize));
+        for i in (0..fits).filter(|_| room.is_some()) {
+            let to = values.cast::<u8>().add(i * types::bytes(kind));
+            if let Some(part) = record.parts(attribute).get(i) {
+                let target = world.descriptor(NAME, to.cast::<usize>().read_unaligned())?;
+                if target.kind != part.kind {
+                    return Err(bad("a descriptor that is to be written is of another kind"));
+                }
+                *target = Record::clone(part);
+            } else {
+                let value = types::encode(kind, record.numbers(attribute)[i]);
+                to.copy_from_nonoverlapping(value.as_ptr(), types::bytes(kind));
+            }
+        }
+        if !count.is_null() {
+            count.write(fits as i64);
+        }
+        Ok(())
     }
 
     fn cudnnBackendFinalize(world, desc: usize) {
-        world.finalize(NAME, desc)
+        let mut record = world.descriptor(NAME, desc)?.clone();
+        if record.finalized {
+            return Err(bad("the descriptor has been finalized"));
+        }
+        finalize::check(&record)?;
+        world.complete(&mut record)?;
+        record.finalized = true;
+        *world.descriptor(NAME, desc)? = record;
+        Ok(())
     }
 
     fn cudnnBackendExecute(world, handle: usize, plan: usize, pack: usize) {
-        world.execute_plan(NAME, handle, plan, pack)
+        let stream = world.dnn_stream(NAME, handle)?;
+        let (plan, pack) = (world.finalized(NAME, Kind::Plan, plan)?, world.finalized(NAME, Kind::VariantPack, pack)?);
+        let stream = own(world, stream).map_err(|_| bad("the handle's stream has been destroyed"))?;
+        let (problem, engine) = world.configured_engine(plan.part(401)?)?;
+        if plan.number(400, 0) as usize != handle {
+            let text = format!("`{NAME}`: the plan was made for another handle, or for a device that is described");
+            world.report.find(Finding::Descriptor, text);
+            return Err(bad("a plan of another handle"));
+        }
+        let call = match problem.direction {
+            Direction::Forward => "forward",
+            Direction::Data => "data",
+            Direction::Filter => "filter",
+        };
+        world.asked_to_refuse(call, engine.index)?;
+        if !problem.steps.is_empty() {
+            world.asked_to_refuse("fused", engine.index)?;
+        }
+        if !world.lazy_memory(call) {
+            return Err(Refusal(DnnStatus::DEVICE_ALLOCATION_FAILED, "there is no memory for the library's kernels"));
+        }
+        let address = |uid: i64| {
+            let mut bound = pack.numbers(1000).iter().zip(pack.numbers(1001)).filter(|(bound, _)| **bound == uid);
+            match (bound.next(), bound.next()) {
+                (Some((_, address)), None) => Ok(*address as u64),
+                _ => Err(bad("a tensor of the graph has no address, or two")),
+            }
+        };
+        let run = Convolution {
+            rounding: engine.rounding(&problem),
+            at: problem.tensors.iter().map(|image| address(image.uid)).collect::<Result<_, _>>()?,
+            workspace: pack.number(1003, 0) as u64,
+            workspace_bytes: engine.workspace(&problem),
+            wavers: (!engine.is_deterministic()).then(|| world.streams.draw()),
+            problem,
+        };
+        run.check()?;
+        let failed = |why| Refusal(DnnStatus::EXECUTION_FAILED, why);
+        world.healthy().map_err(|_| failed("the device has failed"))?;
+        if let Some(why) = run.conflict() {
+            world.report.find(Finding::Overlap, format!("`{NAME}`: {why}, so that the result is not defined"));
+        }
+        if world.profile.faults.launch.fails() {
+            return Err(failed("the simulator was asked to let a launch fail"));
+        }
+        world.taking(stream).map_err(|_| failed("the capture of the handle's stream has failed"))?;
+        if !world.captures.has(stream) {
+            world.report.counts.products += 1;
+        }
+        world.submit(stream, NAME, None, Work::Convolution(Box::new(run)));
+        Ok(())
     }
 }
 

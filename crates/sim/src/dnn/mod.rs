@@ -1,6 +1,6 @@
 //! cuDNN: its descriptors, its rules, and its convolutions, computed in `f64` on the host as work of a stream.
 pub mod attributes;
-pub mod calls;
+mod complete;
 pub mod compute;
 pub mod finalize;
 mod fusion;
