@@ -10,6 +10,10 @@ def max_pool2d(x, **args):
     return F.max_pool2d(x, return_indices=True, **args)
 
 
+def fractional(pool):
+    return lambda x, samples, **args: pool(x, _random_samples=samples.detach(), return_indices=True, **args)
+
+
 def adaptive_max_pool2d(x, output_size):
     return F.adaptive_max_pool2d(x, output_size, return_indices=True)
 
@@ -24,6 +28,8 @@ OPS = {
     "embedding": F.embedding,
     "max_pool2d": max_pool2d,
     "adaptive_max_pool2d": adaptive_max_pool2d,
+    "fractional_max_pool2d": fractional(F.fractional_max_pool2d),
+    "fractional_max_pool3d": fractional(F.fractional_max_pool3d),
     "batch_norm": batch_norm,
     "conv2d_channels_last": lambda x, *rest, **args: F.conv2d(x.contiguous(memory_format=torch.channels_last), *rest, **args),
     "conv2d_transposed": lambda x, *rest, **args: F.conv2d(x.transpose(2, 3), *rest, **args),
@@ -66,6 +72,16 @@ for name, (x, args) in {
 }.items():
     s.run(f"max_pool2d_{name}", "max_pool2d", [randn(*x)], **args)
 s.run("max_pool2d_ties", "max_pool2d", [const([[[[1.0, 1, 0, nan], [1, 1, nan, 0]]]])], kernel_size=[2, 2], grad=False)
+
+for n, name, x, args in [
+    (2, "plain", (2, 3, 7, 6), {"kernel_size": [2, 3], "output_size": [4, 3]}),
+    (2, "one_window", (1, 1, 3, 5), {"kernel_size": 2, "output_size": [1, 4]}),
+    (2, "unbatched", (2, 9, 9), {"kernel_size": 3, "output_size": 5}),
+    (3, "plain", (2, 2, 5, 6, 4), {"kernel_size": [2, 3, 1], "output_size": [3, 2, 3]}),
+    (3, "unbatched", (1, 4, 4, 4), {"kernel_size": 2, "output_size": 2}),
+]:
+    samples = uniform(0.0, 1.0, *([1, x[0]] if len(x) == n + 1 else x[:2]), n)
+    s.run(f"fractional_max_pool{n}d_{name}", f"fractional_max_pool{n}d", [randn(*x), samples], **args)
 
 for name, (x, args) in {
     "plain": ((2, 3, 6, 7), {"kernel_size": [2, 3]}),

@@ -331,6 +331,9 @@ nn.functional.cosine_similarity: other dim eps
 nn.functional.instance_norm: running_mean running_var weight bias use_input_stats momentum eps
 nn.functional.local_response_norm: size alpha beta k
 nn.functional.max_pool1d: kernel_size stride padding dilation ceil_mode return_indices
+nn.functional.max_unpool1d: indices kernel_size stride padding output_size
+nn.functional.max_unpool2d: indices kernel_size stride padding output_size
+nn.functional.max_unpool3d: indices kernel_size stride padding output_size
 nn.functional.max_pool3d: kernel_size stride padding dilation ceil_mode return_indices
 nn.functional.normalize: p dim eps
 nn.functional.pairwise_distance: other p eps keepdim

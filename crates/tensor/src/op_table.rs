@@ -199,6 +199,9 @@ macro_rules! structured_operations {
                 max_pool1d + max_pool1d_with_indices + max_pool3d + max_pool3d_with_indices + avg_pool1d + avg_pool3d +
                 adaptive_avg_pool1d + adaptive_avg_pool3d + adaptive_max_pool1d + adaptive_max_pool1d_with_indices +
                 adaptive_max_pool3d + adaptive_max_pool3d_with_indices + lp_pool1d + lp_pool2d + lp_pool3d +
+                max_unpool1d "MaxUnpool2DBackward0" max_unpool2d "MaxUnpool2DBackward0"
+                max_unpool3d "MaxUnpool3DBackward0" fractional_max_pool2d + fractional_max_pool2d_with_indices +
+                fractional_max_pool3d + fractional_max_pool3d_with_indices +
                 instance_norm + rms_norm + local_response_norm + normalize + bilinear + cosine_similarity +
                 pairwise_distance + embedding "EmbeddingBackward0"
                 class_loss "NllLossBackward0" pointwise_loss "MseLossBackward0"

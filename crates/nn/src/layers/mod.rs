@@ -11,6 +11,7 @@ mod conv_transpose;
 mod dropout;
 mod embedding;
 mod fold_cache;
+mod fractional_pool;
 mod instance_norm;
 mod linear;
 mod norm;
@@ -22,6 +23,7 @@ mod sequential;
 mod shape;
 mod sizes;
 mod transformer;
+mod unpool;
 
 pub use activation::{
     CELU, ELU, GELU, GLU, Hardshrink, Hardsigmoid, Hardswish, Hardtanh, LeakyReLU, LogSigmoid, LogSoftmax, Mish, PReLU,
@@ -35,6 +37,7 @@ pub use conv_options::{Conv1dOptions, Conv2dOptions, Conv3dOptions, ConvOptions,
 pub use conv_transpose::{ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
 pub use dropout::{Dropout, Dropout2d};
 pub use embedding::Embedding;
+pub use fractional_pool::{FractionalMaxPool2d, FractionalMaxPool3d};
 pub use instance_norm::{InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, InstanceNormOptions};
 pub use linear::{Linear, LinearOptions};
 pub(crate) use norm::cumulative_statistics;
@@ -60,3 +63,4 @@ pub use transformer::{
     Transformer, TransformerActivation, TransformerDecoder, TransformerDecoderLayer, TransformerEncoder,
     TransformerEncoderLayer, TransformerMasks, TransformerOptions,
 };
+pub use unpool::{MaxUnpool1d, MaxUnpool2d, MaxUnpool3d};

@@ -3,9 +3,9 @@
 use kiln_nn::{
     AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d, AdaptiveMaxPool1d, AdaptiveMaxPool2d, AdaptiveMaxPool3d,
     AdaptiveSize, AvgPool1d, AvgPool2d, AvgPool3d, BatchNorm1d, BatchNorm2d, BatchNorm3d, BatchNormOptions, Conv1d,
-    Conv2d, Conv3d, ConvOptions, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, GroupNorm, InstanceNorm1d,
-    InstanceNorm2d, InstanceNorm3d, InstanceNormOptions, LPPool1d, LPPool2d, LPPool3d, LayerNorm, LocalResponseNorm,
-    MaxPool1d, MaxPool2d, MaxPool3d, Padding, RMSNorm, Sizes,
+    Conv2d, Conv3d, ConvOptions, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, FractionalMaxPool2d,
+    FractionalMaxPool3d, GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, InstanceNormOptions, LPPool1d,
+    LPPool2d, LPPool3d, LayerNorm, LocalResponseNorm, MaxPool1d, MaxPool2d, MaxPool3d, Padding, RMSNorm, Sizes,
 };
 use kiln_tensor::Device;
 use serde_json::Value;
@@ -152,6 +152,30 @@ pub const MAXIMA: &[Row] = with_indices! {
     MaxPool2d |case| windows!(case, MaxPool2d::new(sizes(case, "kernel_size").unwrap()), stride, padding, dilation);
     MaxPool3d |case| windows!(case, MaxPool3d::new(sizes(case, "kernel_size").unwrap()), stride, padding, dilation);
 };
+/// Rows of pooling with windows at random distances, by the given draws.
+macro_rules! fractional_rows {
+    ($($name:ident)*) => {
+        &[$(Row {
+            module: stringify!($name),
+            run: |case| {
+                let kernel = sizes(case, "kernel_size").unwrap();
+                let pool = match sizes(case, "output_size") {
+                    Some(size) => $name::with_output_size(kernel, size),
+                    None => {
+                        let ratio = case.arg("output_ratio").unwrap();
+                        let each = |axis: usize| ratio.as_f64().unwrap_or_else(|| ratio[axis].as_f64().unwrap());
+                        $name::with_output_ratio(kernel, std::array::from_fn(each))?
+                    }
+                };
+                let samples = case.tensor("_random_samples");
+                let (values, indices) = pool.forward_with_indices(&case.x(0)?, samples.as_ref())?;
+                let outputs = if case.flag("return_indices", false) { vec![values, indices] } else { vec![values] };
+                Ok(Run { model: Some(Box::new(pool)), outputs })
+            },
+        }),*]
+    };
+}
+pub const FRACTIONAL: &[Row] = fractional_rows! { FractionalMaxPool2d FractionalMaxPool3d };
 pub const ROWS: &[Row] = unary_rows! {
     AdaptiveAvgPool1d |case| AdaptiveAvgPool1d::new(adaptive(case));
     AdaptiveAvgPool2d |case| AdaptiveAvgPool2d::new(adaptive(case));

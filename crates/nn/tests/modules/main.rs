@@ -34,6 +34,7 @@ const ROWS: &[&[Row]] = &[
     convolution::AVERAGES,
     convolution::BATCH_NORMS,
     convolution::CONVOLUTIONS,
+    convolution::FRACTIONAL,
     convolution::INSTANCE_NORMS,
     convolution::MAXIMA,
     convolution::ROWS,

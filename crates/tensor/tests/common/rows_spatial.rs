@@ -115,6 +115,85 @@ macro_rules! spatial_rows {
                 gradient VOLUMES Positive |x| x[0].lp_pool3d(2.0, &Pooling::new([2, 2, 2]));
                 random |x, _y, r| Ok(vec![spatial(3, x, r).lp_pool3d(r.float(), &pooling_of(r))?]);
             }
+            max_unpool1d {
+                golden |x, a| x[0].max_unpool1d(&x[1], &windows(a), unpooled_size(a))?;
+                gradient SIGNALS Distinct |x| {
+                    let windows = Pooling::new([2]);
+                    let (maxima, indices) = x[0].max_pool1d_with_indices(&windows)?;
+                    let extents = &x[0].dims()[x[0].rank() - 1..];
+                    maxima.max_unpool1d(&indices, &windows, Some(std::array::from_fn(|axis| extents[axis])))
+                };
+                random |x, _y, r| {
+                    let (x, windows) = (spatial(1, x, r), pooling_of(r));
+                    let size = if r.flag() { None } else { Some(each(r, 2)) };
+                    let indices = r.tensor_of(DType::I64, x.dims()).detach();
+                    Ok(vec![x.max_unpool1d(&indices, &windows, size)?])
+                };
+            }
+            max_unpool2d {
+                golden |x, a| x[0].max_unpool2d(&x[1], &windows(a), unpooled_size(a))?;
+                gradient IMAGES Distinct |x| {
+                    let windows = Pooling::new([2, 2]);
+                    let (maxima, indices) = x[0].max_pool2d_with_indices(&windows)?;
+                    let extents = &x[0].dims()[x[0].rank() - 2..];
+                    maxima.max_unpool2d(&indices, &windows, Some(std::array::from_fn(|axis| extents[axis])))
+                };
+                random |x, _y, r| {
+                    let (x, windows) = (spatial(2, x, r), pooling_of(r));
+                    let size = if r.flag() { None } else { Some(each(r, 2)) };
+                    let indices = r.tensor_of(DType::I64, x.dims()).detach();
+                    Ok(vec![x.max_unpool2d(&indices, &windows, size)?])
+                };
+            }
+            max_unpool3d {
+                golden |x, a| x[0].max_unpool3d(&x[1], &windows(a), unpooled_size(a))?;
+                gradient VOLUMES Distinct |x| {
+                    let windows = Pooling::new([1, 1, 2]);
+                    let (maxima, indices) = x[0].max_pool3d_with_indices(&windows)?;
+                    let extents = &x[0].dims()[x[0].rank() - 3..];
+                    maxima.max_unpool3d(&indices, &windows, Some(std::array::from_fn(|axis| extents[axis])))
+                };
+                random |x, _y, r| {
+                    let (x, windows) = (spatial(3, x, r), pooling_of(r));
+                    let size = if r.flag() { None } else { Some(each(r, 2)) };
+                    let indices = r.tensor_of(DType::I64, x.dims()).detach();
+                    Ok(vec![x.max_unpool3d(&indices, &windows, size)?])
+                };
+            }
+            fractional_max_pool2d {
+                golden |x, a| maxima(a, x[0].fractional_max_pool2d_with_indices(sizes(a, "kernel_size", 1), sizes(a, "output_size", 1), x.get(1))?);
+                gradient IMAGES Distinct |x| {
+                    let batch = if x[0].rank() == 4 { x[0].dims()[0] } else { 1 };
+                    let samples = Tensor::full([batch, x[0].dims()[x[0].rank() - 3], 2], 0.3, DType::F64)?;
+                    x[0].fractional_max_pool2d([2, 2], [2, 2], Some(&samples))
+                };
+                random |x, _y, r| Ok(vec![spatial(2, x, r).fractional_max_pool2d(each(r, 1), each(r, 1), None)?]);
+            }
+            fractional_max_pool2d_with_indices {
+                gradient IMAGES Distinct |x| {
+                    let batch = if x[0].rank() == 4 { x[0].dims()[0] } else { 1 };
+                    let samples = Tensor::zeros([batch, x[0].dims()[x[0].rank() - 3], 2], DType::F32)?;
+                    Ok(x[0].fractional_max_pool2d_with_indices([2, 2], [2, 2], Some(&samples))?.0)
+                };
+                random |x, _y, r| pair_of(spatial(2, x, r).fractional_max_pool2d_with_indices(each(r, 1), each(r, 1), None)?);
+            }
+            fractional_max_pool3d {
+                golden |x, a| maxima(a, x[0].fractional_max_pool3d_with_indices(sizes(a, "kernel_size", 1), sizes(a, "output_size", 1), x.get(1))?);
+                gradient VOLUMES Distinct |x| {
+                    let batch = if x[0].rank() == 5 { x[0].dims()[0] } else { 1 };
+                    let samples = Tensor::full([batch, x[0].dims()[x[0].rank() - 4], 3], 0.3, DType::F64)?;
+                    x[0].fractional_max_pool3d([1, 2, 2], [2, 1, 2], Some(&samples))
+                };
+                random |x, _y, r| Ok(vec![spatial(3, x, r).fractional_max_pool3d(each(r, 1), each(r, 1), None)?]);
+            }
+            fractional_max_pool3d_with_indices {
+                gradient VOLUMES Distinct |x| {
+                    let batch = if x[0].rank() == 5 { x[0].dims()[0] } else { 1 };
+                    let samples = Tensor::zeros([batch, x[0].dims()[x[0].rank() - 4], 3], DType::F32)?;
+                    Ok(x[0].fractional_max_pool3d_with_indices([1, 2, 2], [2, 1, 2], Some(&samples))?.0)
+                };
+                random |x, _y, r| pair_of(spatial(3, x, r).fractional_max_pool3d_with_indices(each(r, 1), each(r, 1), None)?);
+            }
             instance_norm {
                 golden |x, a| {
                     let copy = |name: &str| a.tensor(name, x).map(|t| t.detach().copy()).transpose();

@@ -1,13 +1,13 @@
 //! The calls of each operation with random arguments.
 
-use kiln_tensor::{AttentionOptions, Device, PadMode, PoolDivisor, Result, RoundingMode, Running, Tensor};
+use kiln_tensor::{AttentionOptions, DType, Device, PadMode, PoolDivisor, Result, RoundingMode, Running, Tensor};
 
 use super::{
     choices::Choices,
     operands::{
-        batch_norm, batch_norm_with, changed, class_loss, convolution, convolution_of, cube, images, index, linear,
-        one_of, operand, pair, pair_of, pointwise_loss, pooling, pooling_of, rule, shape_of_few, small, spatial,
-        weight,
+        batch_norm, batch_norm_with, changed, class_loss, convolution, convolution_of, cube, each, images, index,
+        linear, one_of, operand, pair, pair_of, pointwise_loss, pooling, pooling_of, rule, shape_of_few, small,
+        spatial, weight,
     },
 };
 

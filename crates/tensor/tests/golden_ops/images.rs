@@ -66,6 +66,12 @@ pub fn windows<const N: usize>(a: &Args) -> Pooling<N> {
     if a.ints("stride").is_empty() { windows } else { windows.stride(sizes(a, "stride", 1)) }
 }
 
+/// The size of an unpooling: its last extents, if given.
+pub fn unpooled_size<const N: usize>(a: &Args) -> Option<[usize; N]> {
+    let size = a.ints("output_size");
+    (size.len() >= N).then(|| std::array::from_fn(|axis| size[size.len() - N + axis] as usize))
+}
+
 /// The size of an adaptive pooling, in which null keeps the extent.
 pub fn output_size<const N: usize>(a: &Args) -> [Option<usize>; N] {
     let size = |size: &Value| size.as_u64().map(|size| size as usize);

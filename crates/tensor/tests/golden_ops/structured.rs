@@ -17,7 +17,7 @@ pub mod scans {
 pub mod spatial {
     use kiln_tensor::{Conv1d, Conv3d, Running};
 
-    use crate::images::{bias, convolved, divisor, maxima, output_size, rule, sizes, windows};
+    use crate::images::{bias, convolved, divisor, maxima, output_size, rule, sizes, unpooled_size, windows};
 
     spatial_rows!(golden_rows);
 }
