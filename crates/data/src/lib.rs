@@ -41,8 +41,8 @@ mod user_dir;
 pub use cifar::{CIFAR10, CIFAR100, CifarBuilder, CifarKind, CifarLike, Hundred, Ten};
 pub use collate::{ChannelsLast, Collate};
 pub use dataset::{
-    ConcatDataset, Dataset, DatasetExt, Map, Samples, Split, Subset, TensorDataset, TensorTuple, WithTargetTransform,
-    WithTransform, random_split,
+    ConcatDataset, Dataset, DatasetExt, Fold, Map, Samples, Split, Subset, TensorDataset, TensorTuple,
+    WithTargetTransform, WithTransform, k_fold, random_split, stratified_k_fold, stratified_split,
 };
 pub use epoch::{Epoch, RandomStream};
 #[cfg(feature = "images")]

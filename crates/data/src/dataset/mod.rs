@@ -1,6 +1,7 @@
 //! `Dataset`: samples by index, and adaptors of datasets.
 
 mod concat;
+mod folds;
 mod map;
 mod subset;
 mod tensors;
@@ -8,6 +9,7 @@ mod tensors;
 use std::{cell::Cell, sync::Arc};
 
 pub use concat::ConcatDataset;
+pub use folds::{Fold, k_fold, stratified_k_fold, stratified_split};
 use kiln_tensor::{Error, Result};
 pub use map::{DatasetExt, Map, WithTargetTransform, WithTransform};
 pub use subset::{Split, Subset, random_split};

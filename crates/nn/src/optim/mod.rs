@@ -25,6 +25,7 @@
 //! A custom optimizer is an [`UpdateRule`].
 
 mod clip;
+mod early_stopping;
 mod engine;
 mod grad_scaler;
 mod group;
@@ -41,6 +42,7 @@ pub use kiln_tensor::{Error, GradScaling, Result};
 
 pub use crate::total_norm::get_total_norm;
 pub use clip::{clip_grad_norm_, clip_grad_value_};
+pub use early_stopping::EarlyStopping;
 pub use engine::Optim;
 pub use grad_scaler::GradScaler;
 pub use group::{Param, ParamGroup};
