@@ -29,4 +29,4 @@ mod tensorboard;
 pub use curves::{Curves, Panel, running_mean};
 pub use grid::{ImageGrid, save_image_grid};
 #[cfg(feature = "tensorboard")]
-pub use tensorboard::{SummaryWriter, events};
+pub use tensorboard::{HyperParameter, SummaryWriter, events};

@@ -28,8 +28,89 @@ fn write(folder: &std::path::Path) -> Result<SummaryWriter> {
     let w = Tensor::ones([4, 2], Device::Cpu)?.requires_grad_(true)?;
     let x = Tensor::ones([3, 4], Device::Cpu)?;
     writer.add_graph(&x.matmul(&w)?.relu()?.sum(())?)?;
+    writer.add_text("notes", "**bold** and `code`", 4)?;
+    writer.add_pr_curve("spam", &labels()?, &predictions()?, 5)?;
+    writer.add_hparams(
+        &[("lr", 0.1.into()), ("optimizer", "Adam".into()), ("bias", true.into())],
+        &[("hparam/accuracy", 0.75)],
+    )?;
+    let points = Tensor::arange(0, 10, Device::Cpu)?.reshape([5, 2])?;
+    writer.add_embedding(
+        "words/a b",
+        &points,
+        Some(&["a", "b", "c", "d", "é"]),
+        Some(&Tensor::ones([5, 3, 4, 6], Device::Cpu)?),
+        6,
+    )?;
     writer.flush()?;
     Ok(writer)
+}
+
+fn labels() -> Result<Tensor> {
+    Tensor::new(&[1i64, 0, 1, 1, 0, 0, 1, 0], Device::Cpu)
+}
+
+fn predictions() -> Result<Tensor> {
+    Tensor::new(&[0.9f64, 0.2, 0.65, 0.1, 0.65, 0.0, 1.0, 0.5], Device::Cpu)
+}
+
+/// The values of a tensor in a plugin's summary.
+fn floats(kind: &Kind) -> &[f32] {
+    let Kind::Tensor(tensor) = kind else { panic!("{kind:?}") };
+    &tensor.float_val
+}
+
+#[test]
+fn curves_of_precision_and_recall() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = SummaryWriter::new(folder.path())?;
+    writer.add_pr_curve("curve", &labels()?.to_dtype(kiln_tensor::DType::Bool)?, &predictions()?, 0)?;
+    let ones = Tensor::ones(2, Device::Cpu)?;
+    for (labels, predictions, want) in [
+        (&ones, &Tensor::ones(3, Device::Cpu)?, "a prediction for each label"),
+        (&ones.mul(2)?, &ones, "label 2 is neither"),
+        (&ones, &ones.mul(1.5)?, "prediction 1.5"),
+        (&ones, &ones.mul(f64::NAN)?, "prediction NaN"),
+    ] {
+        let error = writer.add_pr_curve("curve", labels, predictions, 0).unwrap_err().to_string();
+        assert!(error.contains(want), "{error}");
+    }
+    writer.flush()?;
+    let events = events(&std::fs::read(writer.path()).unwrap());
+    let Some(What::Summary(summary)) = &events[1].what else { panic!("{events:?}") };
+    let rows = floats(summary.value[0].value.as_ref().unwrap());
+    assert_eq!((rows.len(), events.len()), (6 * 127, 2));
+    let at = |threshold: f64| (0..6).map(|row| rows[127 * row + (threshold * 126.0) as usize]).collect::<Vec<_>>();
+    assert_eq!(at(0.0), [4.0, 4.0, 0.0, 0.0, 0.5, 1.0]);
+    assert_eq!(at(0.6), [3.0, 1.0, 3.0, 1.0, 0.75, 0.75]);
+    assert_eq!(at(1.0), [1.0, 0.0, 4.0, 3.0, 1.0, 0.25]);
+    Ok(())
+}
+
+#[test]
+fn embeddings_are_files_beside_the_events() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = SummaryWriter::new(folder.path())?;
+    let points = Tensor::new([[1.5f32, -2.0], [0.0, 3.0]], Device::Cpu)?;
+    writer.add_embedding("../x", &points, Some(&["one", "two"]), None, 3)?;
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(read("00003/%2E%2E%2Fx/tensors.tsv"), "1.5\t-2\n0\t3\n");
+    assert_eq!(read("00003/%2E%2E%2Fx/metadata.tsv"), "one\ntwo\n");
+    assert!(read("projector_config.pbtxt").contains("tensor_path: \"00003/%2E%2E%2Fx/tensors.tsv\""));
+    let images = Tensor::zeros([1, 1, 2, 2], Device::Cpu)?;
+    for (labels, images, want) in [
+        (Some(&["one"][..]), None, "1 labels for 2 points"),
+        (Some(&["one", "t\two"]), None, "a tab or a line break"),
+        (None, Some(&images), "1 images for 2 points"),
+        (None, Some(&points), "[N, C, H, W]"),
+    ] {
+        let error = writer.add_embedding("x", &points, labels, images, 0).unwrap_err().to_string();
+        assert!(error.contains(want), "{error}");
+    }
+    assert!(writer.add_embedding("x", &points.flatten(0, -1)?, None, None, 0).is_err());
+    let twice = writer.add_hparams(&[("lr", 1.into()), ("lr", 2.into())], &[]).unwrap_err().to_string();
+    assert!(twice.contains("\"lr\" occurs twice"), "{twice}");
+    Ok(())
 }
 
 /// The records of a file, framed as TensorFlow does.
@@ -69,7 +150,18 @@ fn files_hold_what_was_added() -> Result<()> {
         }
     }
     assert_eq!(tags[..5], [0, 1, 2, 3, 4].map(|step| ("loss/train", step)));
-    assert_eq!(tags[5..], [("accuracy", 7), ("color", 1), ("gray", 2), ("weights", 3)]);
+    assert_eq!(tags[5..9], [("accuracy", 7), ("color", 1), ("gray", 2), ("weights", 3)]);
+    assert_eq!(
+        tags[9..],
+        [
+            ("notes/text_summary", 4),
+            ("spam", 5),
+            ("_hparams_/experiment", 0),
+            ("_hparams_/session_start_info", 0),
+            ("_hparams_/session_end_info", 0),
+            ("hparam/accuracy", 0),
+        ]
+    );
     // Two writers at once have two files.
     let (a, b) = (SummaryWriter::new(folder.path())?, SummaryWriter::new(folder.path())?);
     assert_ne!(a.path(), b.path());
@@ -142,6 +234,16 @@ fn tensorboard_reads_them() -> Result<()> {
     let histogram = &seen["histograms"]["weights"];
     assert_eq!((&histogram["num"], &histogram["counted"]), (&101.0.into(), &101.0.into()));
     assert_eq!((&histogram["min"], &histogram["max"]), (&(-1.0).into(), &1.0.into()));
+    assert_eq!(seen["texts"]["notes"], serde_json::json!([4, "**bold** and `code`"]));
+    assert_eq!(seen["pr_curve"], serde_json::json!({"thresholds": 127, "equal": true}));
+    assert_eq!(
+        seen["hparams"],
+        serde_json::json!({"lr": 0.1, "optimizer": "Adam", "bias": true, "kinds": [1, 2, 3], "metrics": ["hparam/accuracy"], "status": 1})
+    );
+    assert_eq!(
+        seen["embedding"],
+        serde_json::json!(["words/a b:00006", [5, 2], ["a", "b", "c", "d", "é"], [18, 12], [6, 4]])
+    );
     assert_eq!(seen["graph"], serde_json::json!(["Mm", "Parameter_4x2", "Relu", "Sum"]));
     Ok(())
 }

@@ -51,8 +51,57 @@ pub struct Summary {
 pub struct Value {
     #[prost(string, tag = "1")]
     pub tag: String,
-    #[prost(oneof = "Kind", tags = "2, 4, 5")]
+    /// For plugins: what they need to show the value.
+    #[prost(message, optional, tag = "9")]
+    pub metadata: Option<SummaryMetadata>,
+    #[prost(oneof = "Kind", tags = "2, 4, 5, 8")]
     pub value: Option<Kind>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct SummaryMetadata {
+    #[prost(message, optional, tag = "1")]
+    pub plugin_data: Option<PluginData>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct PluginData {
+    #[prost(string, tag = "1")]
+    pub plugin_name: String,
+    /// A message of the plugin's.
+    #[prost(bytes = "vec", tag = "2")]
+    pub content: Vec<u8>,
+}
+
+/// A tensor of TensorFlow: of floats or of strings.
+#[derive(Clone, PartialEq, Message)]
+pub struct TensorProto {
+    /// [`FLOAT`](TensorProto::FLOAT) or [`STRING`](TensorProto::STRING).
+    #[prost(int32, tag = "1")]
+    pub dtype: i32,
+    #[prost(message, optional, tag = "2")]
+    pub tensor_shape: Option<TensorShape>,
+    #[prost(float, repeated, tag = "5")]
+    pub float_val: Vec<f32>,
+    #[prost(bytes = "vec", repeated, tag = "8")]
+    pub string_val: Vec<Vec<u8>>,
+}
+
+impl TensorProto {
+    pub const FLOAT: i32 = 1;
+    pub const STRING: i32 = 7;
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct TensorShape {
+    #[prost(message, repeated, tag = "2")]
+    pub dim: Vec<Dim>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Dim {
+    #[prost(int64, tag = "1")]
+    pub size: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -63,6 +112,8 @@ pub enum Kind {
     Image(Image),
     #[prost(message, tag = "5")]
     Histo(Histogram),
+    #[prost(message, tag = "8")]
+    Tensor(TensorProto),
 }
 
 #[derive(Clone, PartialEq, Message)]

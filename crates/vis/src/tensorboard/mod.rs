@@ -1,8 +1,11 @@
 //! `SummaryWriter`: event files for TensorBoard.
 
+mod embedding;
 pub mod events;
 mod graph;
 mod histogram;
+mod hparams;
+mod pr_curve;
 
 use std::{
     fs::{self, File},
@@ -13,14 +16,17 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use events::{Event, Kind, SessionLog, Summary, Value, What};
+use events::{
+    Dim, Event, Kind, PluginData, SessionLog, Summary, SummaryMetadata, TensorProto, TensorShape, Value, What,
+};
+pub use hparams::HyperParameter;
 use kiln_data::transforms::{Image, ToImage, Transform};
 use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor};
 use prost::Message;
 
-/// Writes scalars, images, histograms and graphs of a run to a folder that `tensorboard --logdir` shows: PyTorch's
-/// `SummaryWriter`.
+/// Writes scalars, images, histograms, graphs, texts, precision-recall curves, hyperparameters and embeddings of a run to a folder
+/// that `tensorboard --logdir` shows: PyTorch's `SummaryWriter`.
 ///
 /// ```
 /// use kiln_tensor::{Device, Tensor};
@@ -142,6 +148,77 @@ impl SummaryWriter {
         self.summary(tag, Kind::Histo(histogram), step)
     }
 
+    /// Adds a text, in which Markdown is shown as such.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn add_text(&mut self, tag: &str, text: &str, step: i64) -> Result<()> {
+        let tensor = TensorProto {
+            dtype: TensorProto::STRING,
+            tensor_shape: Some(shape(&[1])),
+            string_val: vec![text.as_bytes().to_vec()],
+            ..TensorProto::default()
+        };
+        self.plugin(&format!("{tag}/text_summary"), "text", Vec::new(), Some(tensor), step)
+    }
+
+    /// Adds the precision-recall curve of a binary classifier: `labels` are 0 or 1 (or `bool`), `predictions` the probabilities
+    /// of 1, of the same shape. Precision and recall are computed at 127 thresholds, as by PyTorch's `add_pr_curve`.
+    ///
+    /// # Errors
+    /// If shapes differ, a label is neither 0 nor 1, a prediction is not in 0 to 1, or the file cannot be written.
+    pub fn add_pr_curve(&mut self, tag: &str, labels: &Tensor, predictions: &Tensor, step: i64) -> Result<()> {
+        let rows = pr_curve::of(labels, predictions)?;
+        let tensor = TensorProto {
+            dtype: TensorProto::FLOAT,
+            tensor_shape: Some(shape(&[pr_curve::ROWS, pr_curve::THRESHOLDS])),
+            float_val: rows,
+            ..TensorProto::default()
+        };
+        self.plugin(tag, "pr_curves", pr_curve::plugin_content(), Some(tensor), step)
+    }
+
+    /// Adds the hyperparameters of this run and the metrics that it reached, for the table that compares runs. Each run needs a
+    /// folder of its own. The metrics are added as scalars of step 0 as well, where TensorBoard looks for them.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// let mut writer = kiln_vis::SummaryWriter::new(folder.path().join("lr_0.1"))?;
+    /// writer.add_hparams(
+    ///     &[("lr", 0.1.into()), ("optimizer", "Adam".into()), ("bias", true.into())],
+    ///     &[("hparam/accuracy", 0.93)],
+    /// )?;
+    /// # Ok::<(), kiln_tensor::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If a name occurs twice, or the file cannot be written.
+    pub fn add_hparams(&mut self, hparams: &[(&str, HyperParameter)], metrics: &[(&str, f64)]) -> Result<()> {
+        for (tag, content) in hparams::contents(hparams, metrics, now())? {
+            self.plugin(tag, "hparams", content, None, 0)?;
+        }
+        metrics.iter().try_for_each(|(tag, value)| self.add_scalar(tag, *value, 0))
+    }
+
+    /// Adds points `[N, features]` for TensorBoard's projector, each with a label and an image, if those are given: `labels` are
+    /// texts without tabs and line breaks, `images` is `[N, C, H, W]` as [`ToImage`] takes images. They are files of their own
+    /// beside the event file, in a folder for step and tag, and `projector_config.pbtxt` lists them.
+    ///
+    /// # Errors
+    /// If the points have not two dimensions, there are not as many labels or images, a label has a tab or line break, or a file
+    /// cannot be written.
+    pub fn add_embedding(
+        &mut self,
+        tag: &str,
+        points: &Tensor,
+        labels: Option<&[&str]>,
+        images: Option<&Tensor>,
+        step: i64,
+    ) -> Result<()> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        embedding::write(folder, tag, points, labels, images, step)
+    }
+
     /// Adds the autograd graph of a tensor; for a loss, that of the whole model.
     ///
     /// # Errors
@@ -160,7 +237,22 @@ impl SummaryWriter {
     }
 
     fn summary(&mut self, tag: &str, kind: Kind, step: i64) -> Result<()> {
-        let value = Value { tag: tag.to_owned(), value: Some(kind) };
+        let value = Value { tag: tag.to_owned(), metadata: None, value: Some(kind) };
+        self.write(step, What::Summary(Summary { value: vec![value] }))
+    }
+
+    /// A value for one of TensorBoard's plugins.
+    fn plugin(
+        &mut self,
+        tag: &str,
+        plugin: &str,
+        content: Vec<u8>,
+        tensor: Option<TensorProto>,
+        step: i64,
+    ) -> Result<()> {
+        let plugin_data = Some(PluginData { plugin_name: plugin.to_owned(), content });
+        let metadata = Some(SummaryMetadata { plugin_data });
+        let value = Value { tag: tag.to_owned(), metadata, value: tensor.map(Kind::Tensor) };
         self.write(step, What::Summary(Summary { value: vec![value] }))
     }
 
@@ -169,6 +261,10 @@ impl SummaryWriter {
         let record = record(&event.encode_to_vec());
         self.file.write_all(&record).map_err(|error| Error::io(&self.path, error))
     }
+}
+
+fn shape(extents: &[usize]) -> TensorShape {
+    TensorShape { dim: extents.iter().map(|extent| Dim { size: *extent as i64 }).collect() }
 }
 
 /// Seconds since 1970.
