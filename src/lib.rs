@@ -34,6 +34,7 @@
 //! | `images` | no | decoding of image files, [`ImageFolder`](data::ImageFolder), [`Resize`](data::transforms::Resize) and [`RandomResizedCrop`](data::transforms::RandomResizedCrop) |
 //! | `metrics` | no | accuracy, confusion matrices, precision, recall, F1 and areas under ROC curves over many batches ([`metrics`]) |
 //! | `ndarray` | no | tensors from arrays of `ndarray` 0.17 (re-exported as `kiln::ndarray`) and views of them, without copying |
+//! | `npy` | no | files of NumPy, `.npy` and `.npz` ([`io::load_npy`], [`io::load_npz`]) |
 //! | `onnx` | no | export to ONNX ([`io::onnx`]) |
 //! | `plans` | no | the example `compile_plans`: convolution plans for GPUs that need not be present; a part of `cuda` |
 //! | `pth` | no | files of PyTorch's `torch.save` ([`io::load`], [`io::PthFile`]) |
@@ -72,7 +73,15 @@ pub use kiln_vis as vis;
 // The guide's code uses these features.
 #[cfg(any(
     not(doctest),
-    all(feature = "distributed", feature = "images", feature = "onnx", feature = "pth", feature = "tensorboard")
+    all(
+        feature = "distributed",
+        feature = "images",
+        feature = "metrics",
+        feature = "npy",
+        feature = "onnx",
+        feature = "pth",
+        feature = "tensorboard"
+    )
 ))]
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}

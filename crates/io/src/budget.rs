@@ -5,10 +5,9 @@
 //! cannot, so memory for them is probed in advance, a megabyte at a time.
 
 #[cfg(feature = "pth")]
-use std::{
-    collections::{HashMap, HashSet},
-    hash::Hash,
-};
+use std::collections::HashSet;
+#[cfg(any(feature = "npy", feature = "pth"))]
+use std::{collections::HashMap, hash::Hash};
 use std::{
     hint::black_box,
     path::{Path, PathBuf},
@@ -95,7 +94,7 @@ impl Budget {
     }
 
     /// Inserts into a map; growing it can fail without aborting the program.
-    #[cfg(feature = "pth")]
+    #[cfg(any(feature = "npy", feature = "pth"))]
     pub fn insert<K: Eq + Hash, V>(&self, map: &mut HashMap<K, V>, key: K, value: V) -> Result<Option<V>> {
         map.try_reserve(1).map_err(|_| self.no_room::<(K, V)>(map.len()))?;
         Ok(map.insert(key, value))

@@ -12,7 +12,7 @@
 //! # Ok::<(), kiln_tensor::Error>(())
 //! ```
 //!
-//! [`PthFile`] and loading files of PyTorch need the feature `pth`, [`onnx`] needs `onnx`, and the feature `download` lets
+//! [`load_npy`] and its kin, for NumPy's files, need the feature `npy`; [`PthFile`] and loading files of PyTorch need `pth`, [`onnx`] needs `onnx`, and the feature `download` lets
 //! [`hub`] fetch weights.
 //!
 //! A file is written under a temporary name and renamed when it is complete: a program that is stopped at any
@@ -33,6 +33,8 @@ mod load;
 mod load_options;
 mod model;
 mod names;
+#[cfg(feature = "npy")]
+mod npy;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 #[cfg(feature = "pth")]
@@ -41,6 +43,8 @@ mod save;
 mod sharded;
 mod source;
 mod tensor_file;
+#[cfg(any(feature = "npy", feature = "pth"))]
+mod zip;
 
 #[cfg(target_endian = "big")]
 compile_error!("safetensors files are little-endian, and kiln-io copies their bytes as they are");
@@ -50,6 +54,8 @@ pub use header::TensorInfo;
 pub use load::load;
 pub use load_options::LoadOptions;
 pub use model::{load_model, load_model_with, registry, save_model};
+#[cfg(feature = "npy")]
+pub use npy::{load_npy, load_npz, save_npy, save_npz, save_npz_compressed};
 #[cfg(feature = "pth")]
 pub use pth::{PthDict, PthFile, PthObject, PthTensor, PthValue};
 pub use save::{Metadata, save, save_with_metadata};

@@ -56,11 +56,10 @@ def pr_curve(tag):
 
 
 def hparams():
-    contents = events.summary_metadata
-    read = lambda tag: hparams_metadata.parse_plugin_data(contents[tag].plugin_data.content)
-    experiment = read("_hparams_/experiment").experiment
-    start = read("_hparams_/session_start_info").session_start_info
-    end = read("_hparams_/session_end_info").session_end_info
+    content = lambda tag: events.SummaryMetadata(tag).plugin_data.content
+    experiment = hparams_metadata.parse_experiment_plugin_data(content("_hparams_/experiment"))
+    start = hparams_metadata.parse_session_start_info_plugin_data(content("_hparams_/session_start_info"))
+    end = hparams_metadata.parse_session_end_info_plugin_data(content("_hparams_/session_end_info"))
     values = {name: getattr(value, value.WhichOneof("kind")) for name, value in start.hparams.items()}
     kinds = sorted(info.type for info in experiment.hparam_infos)
     return {**values, "kinds": kinds, "metrics": [info.name.tag for info in experiment.metric_infos], "status": end.status}

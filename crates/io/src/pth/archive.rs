@@ -5,15 +5,11 @@ use std::{borrow::Cow, collections::HashMap, path::Path};
 use kiln_pickle::{Pickle, Value};
 use kiln_tensor::{Error, Result};
 
-use super::{
-    classes,
-    tree::tree,
-    value::PthValue,
-    zip::{self, Record, Records},
-};
+use super::{classes, tree::tree, value::PthValue};
 use crate::{
     budget::Budget,
     source::{Source, out_of_memory},
+    zip::{self, Record, Records},
 };
 
 /// The storages of a file.

@@ -8,7 +8,6 @@ mod rebuild;
 mod tree;
 mod value;
 mod view;
-mod zip;
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Parses the directory of a zip archive of uncompressed records, which is all of the format that `torch.save` uses
+//! Parses the directory of a zip archive, as `torch.save` and NumPy's `savez` write them
 //! (<https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT>): names, offsets and checksums.
 
 use std::collections::HashMap;
@@ -9,11 +9,14 @@ use crate::{budget::Budget, source::Source};
 
 /// One record.
 #[derive(Clone, Debug)]
-pub(super) struct Record {
+pub(crate) struct Record {
     /// The offset of its local header.
     header: usize,
     /// The length in bytes.
     pub len: usize,
+    /// The length of its contents when they are unpacked.
+    #[cfg_attr(not(feature = "npy"), allow(dead_code))]
+    pub size: usize,
     /// The checksum of its contents, if the archive states one.
     pub crc: Option<u32>,
     /// The compression method, by the format's number.
@@ -22,7 +25,7 @@ pub(super) struct Record {
 }
 
 /// The records of an archive by name.
-pub(super) type Records = HashMap<String, Record>;
+pub(crate) type Records = HashMap<String, Record>;
 
 /// Bytes of the end-of-directory record: counts, and the location of the directory.
 const END: usize = 22;
@@ -37,7 +40,7 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<usize> {
 }
 
 /// Reads the directory of an archive.
-pub(super) fn records(source: &Source, budget: &mut Budget) -> Result<Records> {
+pub(crate) fn records(source: &Source, budget: &mut Budget) -> Result<Records> {
     let wrong = |what: &str| Error::file(source.path(), format!("not a complete zip archive: {what}"));
     let (count, start, size) =
         directory(source)?.ok_or_else(|| wrong("it is cut off, or something follows its end"))?;
@@ -121,7 +124,11 @@ fn entry(directory: &[u8], at: usize) -> Option<(String, Record, usize)> {
     // `torch.serialization.set_crc32_options(False)` writes 0 instead of a checksum.
     let crc = u32::try_from(crc).ok().filter(|&crc| crc != 0);
     let name = String::from_utf8_lossy(name).into_owned();
-    Some((name, Record { header, len: packed, crc, method, encrypted }, at + 46 + name_len + extra_len + comment_len))
+    Some((
+        name,
+        Record { header, len: packed, size, crc, method, encrypted },
+        at + 46 + name_len + extra_len + comment_len,
+    ))
 }
 
 impl Record {
@@ -132,9 +139,21 @@ impl Record {
             return Err(wrong("is encrypted"));
         }
         if self.method != 0 {
-            let what = "is compressed, which torch.save never does: unpack the archive and pack it without compression";
+            let what = "is compressed by a method that is not expected here: unpack the archive and pack it without compression";
             return Err(wrong(what));
         }
+        self.place(name, source)
+    }
+
+    /// Whether the contents are packed by the method "deflate".
+    #[cfg(feature = "npy")]
+    pub fn is_deflated(&self) -> bool {
+        self.method == 8 && !self.encrypted
+    }
+
+    /// The offset of the contents, packed or not.
+    pub fn place(&self, name: &str, source: &Source) -> Result<usize> {
+        let wrong = |what: &str| Error::file(source.path(), format!("record {name:?} of its zip archive {what}"));
         let header = source.read(self.header, 30)?;
         let start = number::<2>(&header, 26)
             .zip(number::<2>(&header, 28))
