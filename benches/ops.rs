@@ -5,12 +5,13 @@
 //! `cargo bench --bench ops`, with a filter such as `-- conv2d`. It ends with a table of the rates, also as a share of
 //! the peak rates measured in the same run: the fastest square matrix product in the same precision, and the bandwidth
 //! of copying memory. Operands that fit into caches can exceed the latter. `KILN_BENCH_ONCE=1` runs each operation of
-//! our own kernels once on a GPU, at full size and without measuring, for a profiler.
+//! our own kernels once on a GPU, at full size and without measuring, for a profiler. `KILN_BENCH_ROWS` names a file for what
+//! was measured on a GPU, with the work that `scripts/gpu/predicted.py` predicts times from.
 
 mod devices;
 mod settings;
 
-use std::{cell::Cell, hint::black_box, time::Duration};
+use std::{cell::Cell, fmt::Write as _, hint::black_box, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use kiln::{
@@ -53,12 +54,30 @@ struct Work {
     flops: usize,
     numbers: usize,
     others: usize,
+    kernel: Option<Kernel>,
+}
+
+/// The kernel that does the work, and for how many of its elements (`scripts/kernel_cost.py` has both).
+#[derive(Clone, Copy)]
+struct Kernel {
+    /// Its names without the dtype, for row-major operands and for channels-last images.
+    names: [&'static str; 2],
+    elements: usize,
 }
 
 impl Work {
     /// Of numbers that are read or written, and of nothing else worth counting.
     fn moves(numbers: usize) -> Work {
         Work { numbers, ..Work::default() }
+    }
+
+    /// The same by this kernel, for so many elements.
+    fn by(self, name: &'static str, elements: usize) -> Work {
+        self.by_either([name; 2], elements)
+    }
+
+    fn by_either(self, names: [&'static str; 2], elements: usize) -> Work {
+        Work { kernel: Some(Kernel { names, elements }), ..self }
     }
 
     fn bytes(self, settings: Settings) -> usize {
@@ -223,16 +242,23 @@ impl Bench {
         let images =
             move |device, settings: Settings| settings.images(&Tensor::randn([batch, 64, edge, edge], device)?);
         let case = format!("{batch}x 64 at {edge}²");
-        let work = Work::moves(numbers + numbers / 4);
+        let work = Work::moves(numbers + numbers / 4)
+            .by_either(["max_pool_packed_rows16_2", "max_pool_packed_pixels_2"], numbers / 4);
         self.case(&[device], "max_pool2d", &case, Sensitivity::Precision, work, |device, settings| {
             let x = images(device, settings)?;
             Ok(Box::new(move || x.max_pool2d(&windows).map(drop)))
         })?;
-        // Also where each maximum was.
-        let work = Work { others: size_of::<i64>() * numbers / 4, ..work };
+        // Also where each maximum was: a byte.
+        let work = Work { others: numbers / 4, ..work }
+            .by_either(["max_pool_packed_grad_rows16_2", "max_pool_packed_grad_pixels_2"], numbers);
         self.case(&[device], "max_pool2d gradient", &case, Sensitivity::Precision, work, |device, settings| {
             let x = images(device, settings)?.requires_grad_(true)?;
             gradient(x.max_pool2d(&windows)?, x)
+        })?;
+        let work = Work::moves(numbers).by_either(["mean_packed_grad_planes", "mean_packed_grad_pixels"], numbers);
+        self.case(&[device], "global average gradient", &case, Sensitivity::Precision, work, |device, settings| {
+            let x = images(device, settings)?.requires_grad_(true)?;
+            gradient(x.adaptive_avg_pool2d([1, 1])?, x)
         })
     }
 
@@ -242,7 +268,8 @@ impl Bench {
             let case = format!("{batch}x{classes}");
             let numbers = batch * classes;
             let both = Work::moves(2 * numbers);
-            self.case(&devices::all(), "softmax", &case, Sensitivity::None, both, |device, _| {
+            let work = both.by("softmax_packed_plain", numbers);
+            self.case(&devices::all(), "softmax", &case, Sensitivity::None, work, |device, _| {
                 let x = Tensor::randn([batch, classes], device)?;
                 Ok(Box::new(move || x.softmax(1).map(drop)))
             })?;
@@ -254,13 +281,14 @@ impl Bench {
                 "cross-entropy",
                 &case,
                 Sensitivity::None,
-                Work::moves(numbers),
+                Work::moves(numbers).by("class_loss_packed_labels", numbers),
                 |device, _| {
                     let ((x, y), loss_fn) = (operands(device)?, CrossEntropyLoss::new());
                     Ok(Box::new(move || loss_fn.forward(&x, &y).map(drop)))
                 },
             )?;
-            self.case(&devices::all(), "cross-entropy gradient", &case, Sensitivity::None, both, |device, _| {
+            let work = both.by("class_loss_packed_grad_labels", numbers);
+            self.case(&devices::all(), "cross-entropy gradient", &case, Sensitivity::None, work, |device, _| {
                 let (x, y) = operands(device)?;
                 let x = x.requires_grad_(true)?;
                 gradient(CrossEntropyLoss::new().forward(&x, &y)?, x)
@@ -273,20 +301,28 @@ impl Bench {
     fn element_wise(&mut self) -> anyhow::Result<()> {
         let numbers = 8 * 64 * 224 * 224 / self.shrink / self.shrink;
         let case = format!("{numbers}");
-        let mut case = |group, moved, make: fn(Tensor, Tensor) -> Run| {
-            self.case(&devices::all(), group, &case, Sensitivity::None, Work::moves(moved), |device, _| {
+        let mut case = |group, moved, kernel: &'static str, make: fn(Tensor, Tensor) -> Run| {
+            let work = Work::moves(moved);
+            let work = if kernel.is_empty() { work } else { work.by(kernel, numbers) };
+            self.case(&devices::all(), group, &case, Sensitivity::None, work, |device, _| {
                 let rows = [numbers / 64, 64];
                 Ok(make(Tensor::randn(rows, device)?, Tensor::randn(rows, device)?))
             })
         };
-        case("relu", 2 * numbers, |x, _| Box::new(move || x.relu().map(drop)))?;
-        case("exp", 2 * numbers, |x, _| Box::new(move || x.exp().map(drop)))?;
-        case("add", 3 * numbers, |x, y| Box::new(move || x.add(&y).map(drop)))?;
-        case("add in place", 3 * numbers, |x, y| Box::new(move || x.add_(&y)))?;
-        case("add of a row", 2 * numbers, |x, y| Box::new(move || x.add(&y.select(0, 0)?).map(drop)))?;
-        case("sum", numbers, |x, _| Box::new(move || x.sum(()).map(drop)))?;
-        case("sum of columns", numbers, |x, _| Box::new(move || x.sum(0).map(drop)))?;
-        case("copy of a transposed matrix", 2 * numbers, |x, _| Box::new(move || x.mt()?.contiguous().map(drop)))
+        // Without a kernel: those that are not on the list of hot ones, and paths for odd layouts.
+        case("relu", 2 * numbers, "unary_relu", |x, _| Box::new(move || x.relu().map(drop)))?;
+        case("exp", 2 * numbers, "", |x, _| Box::new(move || x.exp().map(drop)))?;
+        case("add", 3 * numbers, "binary_add", |x, y| Box::new(move || x.add(&y).map(drop)))?;
+        case("add in place", 3 * numbers, "binary_add", |x, y| Box::new(move || x.add_(&y)))?;
+        case("add of a row", 2 * numbers, "", |x, y| Box::new(move || x.add(&y.select(0, 0)?).map(drop)))?;
+        case("sum", numbers, "reduce_sum", |x, _| Box::new(move || x.sum(()).map(drop)))?;
+        case("sum of columns", numbers, "reduce_sum", |x, _| Box::new(move || x.sum(0).map(drop)))?;
+        case("copy of a transposed matrix", 2 * numbers, "", |x, _| Box::new(move || x.mt()?.contiguous().map(drop)))?;
+        case("dropout", 2 * numbers, "dropout_apply", |x, _| Box::new(move || x.dropout(0.5, true).map(drop)))?;
+        let half = |x: Tensor, _| -> Run { Box::new(move || x.to_dtype(DType::BF16).map(drop)) };
+        case("cast to bf16", numbers + numbers / 2, "cast_f32_bf16", half)?;
+        let rows = |x: Tensor, _| -> Run { Box::new(move || x.layer_norm(&[64], None, None, 1e-5).map(drop)) };
+        case("layer_norm", 2 * numbers, "norm_packed_rows", rows)
     }
 
     /// On a matrix of VGG16's classifier.
@@ -299,15 +335,17 @@ impl Bench {
         };
         let work = |moved| Work::moves(moved * edge * edge);
         let case = format!("{edge}x{edge}");
-        self.case(&devices::all(), "SGD", &case, Sensitivity::None, work(3), |device, _| {
+        let work = |moved, kernel| work(moved).by(kernel, edge * edge);
+        self.case(&devices::all(), "SGD", &case, Sensitivity::None, work(3, "optim_sgd"), |device, _| {
             let mut sgd = SGD::new(vec![parameter(device)?], 1e-3)?;
             Ok(Box::new(move || sgd.step()))
         })?;
-        self.case(&devices::all(), "SGD with momentum", &case, Sensitivity::None, work(5), |device, _| {
+        let momentum = work(5, "optim_sgd");
+        self.case(&devices::all(), "SGD with momentum", &case, Sensitivity::None, momentum, |device, _| {
             let mut sgd = SGD::new(vec![parameter(device)?], SGDOptions::new(1e-3).momentum(0.9))?;
             Ok(Box::new(move || sgd.step()))
         })?;
-        self.case(&devices::all(), "Adam", &case, Sensitivity::None, work(7), |device, _| {
+        self.case(&devices::all(), "Adam", &case, Sensitivity::None, work(7, "optim_adam"), |device, _| {
             let mut adam = Adam::new(vec![parameter(device)?], 1e-3)?;
             Ok(Box::new(move || adam.step()))
         })
@@ -342,6 +380,26 @@ impl Bench {
             }
         }
         Ok(())
+    }
+
+    /// Writes what was measured on a GPU: tab-separated operation, settings, type of the factors, seconds, operations on floats,
+    /// bytes, kernel and its elements.
+    fn write_rows(&self, path: &str) -> anyhow::Result<()> {
+        let mut text = String::new();
+        for Row { settings, name, seconds, work, .. } in self.rows.iter().filter(|row| row.device.is_cuda()) {
+            let dtype = settings.dtype().name();
+            let is_last = settings.precision == Precision::Bf16;
+            let (kernel, elements) = match work.kernel {
+                // A cast's name has both dtypes.
+                Some(Kernel { names, elements }) if names[0].starts_with("cast_") => (names[0].into(), elements),
+                Some(Kernel { names, elements }) => (format!("{}_{dtype}", names[usize::from(is_last)]), elements),
+                None => (String::from("-"), 0),
+            };
+            let factors = if settings.precision == Precision::Tf32 { "tf32" } else { dtype };
+            let (flops, bytes) = (work.flops, work.bytes(*settings));
+            writeln!(text, "{name}\t{settings}\t{factors}\t{seconds:e}\t{flops}\t{bytes}\t{kernel}\t{elements}")?;
+        }
+        Ok(std::fs::write(path, text)?)
     }
 
     /// Operations on floats and bytes, each in a second: the quickest square product of matrices, and the quickest copy of
@@ -389,6 +447,9 @@ fn main() -> anyhow::Result<()> {
     if !once {
         bench.criterion.final_summary();
         bench.table()?;
+        if let Ok(path) = std::env::var("KILN_BENCH_ROWS") {
+            bench.write_rows(&path)?;
+        }
     }
     Ok(())
 }

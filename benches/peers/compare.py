@@ -150,7 +150,7 @@ class Side:
 
 def compare(workload, batch, settings, commands, args):
     plain = settings == ("f32", "off")
-    lacking = ["candle", "burn"] if workload.startswith("resnet18") else []  # their programs do not have it
+    lacking = ["burn"] if workload.startswith("resnet18") else []  # its program does not have it
     names = [name for name in commands if (plain or name in SET) and name not in lacking]
     sides = [Side(name, *commands[name], settings, args) for name in names]
     try:

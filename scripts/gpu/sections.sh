@@ -36,6 +36,7 @@ examples    600  -                  The examples: MLP, LeNet and VGG16
 launch      120  -                  The time that an operation takes on the host
 models      900  -                  Training steps and inference
 ops         900  -                  Single operations
+predicted   600  python             Times of operations and steps, as predicted and as measured
 pytorch     1500 python             Training steps and inference, compared with PyTorch
 memory      600  -                  Peak memory
 memcheck    900  compute-sanitizer  The kernels under memcheck
@@ -99,7 +100,7 @@ section_examples() {
     program mlp --data "$data" --device cuda --epochs 2 &&
         program lenet --data "$data" --epochs 2 &&
         program vgg16 "${whole[@]}" --precision tf32 &&
-        program vgg16 "${whole[@]}" --autocast bf16 --channels-last
+        program vgg16 "${whole[@]}" --autocast bf16 --channels-last --convolution-benchmark
 }
 
 # The bench has its own driver, which does nothing.
@@ -112,12 +113,26 @@ section_models() {
     if simulated; then KILN_BENCH_PRECISION=f32 program models --test mlp; else program models; fi
 }
 
+# Its figures are for the section `predicted`, too.
 section_ops() {
     if simulated; then
-        KILN_BENCH_PRECISION=tf32,bf16 KILN_BENCH_BENCHMARK=on program ops --test
+        KILN_BENCH_ROWS=$KILN_SCRATCH/ops.rows KILN_BENCH_PRECISION=tf32,bf16 KILN_BENCH_BENCHMARK=on program ops --test
     else
-        program ops
+        KILN_BENCH_ROWS=$KILN_SCRATCH/ops.rows program ops
     fi
+}
+
+section_predicted() {
+    local steps='' about=$KILN_SCRATCH/device.txt times=$KILN_SCRATCH/steps.txt
+    # On the simulated device only the smallest.
+    ! simulated || steps=mlp_f32,lenet_f32,mlp_autocast_bf16
+    [ -f "$KILN_SCRATCH/ops.rows" ] || section_ops || return
+    program device_info >"$about" || return
+    if ! KILN_STEP=$steps program mlp_cuda --ignored --exact --nocapture steps::times_of_steps >"$times"; then
+        cat "$times"
+        return 1
+    fi
+    "$KILN_PYTHON" "$root/scripts/gpu/predicted.py" "$about" "$KILN_SCRATCH/ops.rows" "$times"
 }
 
 section_pytorch() {

@@ -51,6 +51,16 @@ impl Gpu {
         })
     }
 
+    /// All of them.
+    fn all() -> impl Iterator<Item = Gpu> {
+        rows(PROFILES).filter_map(|row| Gpu::find(row.first()?))
+    }
+
+    /// The microseconds of a step, one launch after the other.
+    fn total(&self, step: &Value) -> f64 {
+        step["entries"].as_array().into_iter().flatten().map(|entry| self.time(entry).0).sum()
+    }
+
     /// The microseconds that an entry takes, and what it waits for.
     fn time(&self, entry: &Value) -> (f64, &'static str) {
         let moved = number(entry, "read") + number(entry, "written");
@@ -116,7 +126,8 @@ fn table(step: &Value, gpu: &Gpu) -> String {
         100.0 * (moved / least.max(1.0) - 1.0),
         gpu.name
     );
-    out
+    let each: Vec<String> = Gpu::all().map(|gpu| format!("{} {:.1}", gpu.name, gpu.total(step))).collect();
+    out + &format!("µs on each GPU: {}\n", each.join(", "))
 }
 
 /// Prints the steps that programs have left in a folder.
@@ -178,5 +189,7 @@ mod tests {
         let sums = text.lines().find(|line| line.starts_with("unary_relu ")).unwrap();
         assert_eq!(sums.split_whitespace().collect::<Vec<_>>()[..4], ["unary_relu", "2", "2.0", "1.0"]);
         assert!(text.contains("3.0 KB moved, 2.0 KB at least (+50.0 %)"), "{text}");
+        let large = serde_json::json!({"entries": [{"name": "x", "read": 3_350_000, "written": 6_700_000}]});
+        assert!(table(&large, &Gpu::find("H100").unwrap()).contains(", H100 3.0, "));
     }
 }
