@@ -1,6 +1,6 @@
 //! Helpers for the modules' tests: small tensors of any dtype in any layout, with `f64` values.
 
-use kiln_backend::{Buffer, DType, Layout, MAX_RANK, Operand, Shape, View, ViewMut};
+use kiln_backend::{Buffer, DType, Layout, MAX_RANK, Operand, Result, Shape, View, ViewMut};
 
 use crate::{
     memory::buffer::CpuBuffer,
@@ -16,21 +16,6 @@ pub(crate) struct Tensor {
 
 pub(crate) fn shape(dims: &[usize]) -> Shape {
     Shape::new(dims).unwrap()
-}
-
-fn write(buffer: &mut CpuBuffer, at: usize, value: f64) {
-    let dtype = buffer.dtype();
-    let write: kiln_backend::Result<()> = for_all!(dtype, T => {
-        let values: &mut [T] = bytemuck::cast_slice_mut(buffer.bytes_mut());
-        values[at] = T::from_scalar(value.into());
-        Ok(())
-    });
-    write.unwrap();
-}
-
-fn read(buffer: &CpuBuffer, at: usize) -> f64 {
-    let dtype = buffer.dtype();
-    for_all!(dtype, T => bytemuck::cast_slice::<u8, T>(buffer.bytes())[at].load() as f64)
 }
 
 /// The positions in the buffer of a layout's elements, in row-major order.
@@ -51,8 +36,13 @@ impl Tensor {
     pub(crate) fn with_layout(dtype: DType, layout: Layout, values: &[f64]) -> Tensor {
         let len = layout.span().unwrap().end + 2;
         let mut buffer = CpuBuffer::new(dtype, len).unwrap();
-        (0..len).for_each(|at| write(&mut buffer, at, 77.0));
-        positions(&layout).into_iter().zip(values).for_each(|(at, &v)| write(&mut buffer, at, v));
+        let written: Result<()> = for_all!(dtype, T => {
+            let elements: &mut [T] = bytemuck::cast_slice_mut(buffer.bytes_mut());
+            elements.fill(T::from_scalar(77.0.into()));
+            positions(&layout).into_iter().zip(values).for_each(|(at, &v)| elements[at] = T::from_scalar(v.into()));
+            Ok(())
+        });
+        written.unwrap();
         Tensor { buffer, layout }
     }
 
@@ -81,7 +71,10 @@ impl Tensor {
 
     /// The elements in row-major order.
     pub(crate) fn values(&self) -> Vec<f64> {
-        positions(&self.layout).into_iter().map(|at| read(&self.buffer, at)).collect()
+        for_all!(self.buffer.dtype(), T => {
+            let elements: &[T] = bytemuck::cast_slice(self.buffer.bytes());
+            positions(&self.layout).into_iter().map(|at| elements[at].load() as f64).collect()
+        })
     }
 
     /// The whole buffer, to check that nothing else was written and to compare bits.

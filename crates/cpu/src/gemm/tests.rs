@@ -58,9 +58,10 @@ impl Elem for u8 {
     }
 }
 
-/// Memory of a `rows x cols` matrix in some layout, and the position of its first element.
+/// Memory of a `rows x cols` matrix in some layout, the numbers in it, and the position of its first element.
 struct Mat<T> {
     data: Vec<T>,
+    numbers: Vec<f64>,
     start: usize,
     rs: isize,
     cs: isize,
@@ -85,11 +86,18 @@ impl<T: Elem> Mat<T> {
         let span = |n: isize, s: isize| (n - 1).max(0) * s.abs();
         let len = (span(r, rs) + span(c, cs) + 1) as usize;
         let start = if rs < 0 { len - 1 } else { 0 };
-        let data = (0..len).map(|_| T::make(rng.next(17) as i64 - 8)).collect();
-        Mat { data, start, rs, cs }
+        let all: [T; 17] = std::array::from_fn(|i| T::make(i as i64 - 8));
+        let values = all.map(T::value);
+        let (data, numbers) = (0..len).map(|_| rng.next(17)).map(|i| (all[i], values[i])).unzip();
+        Mat { data, numbers, start, rs, cs }
     }
-    fn at(&self, i: usize, j: usize) -> T {
-        self.data[(self.start as isize + i as isize * self.rs + j as isize * self.cs) as usize]
+    fn place(&self, i: usize, j: usize) -> usize {
+        (self.start as isize + i as isize * self.rs + j as isize * self.cs) as usize
+    }
+    /// The numbers of a row or a column, `step` apart from the one at (`i`, `j`) on.
+    fn line(&self, i: usize, j: usize, step: isize, count: usize) -> impl Iterator<Item = f64> {
+        let first = self.place(i, j) as isize;
+        (0..count as isize).map(move |p| self.numbers[(first + p * step) as usize])
     }
     fn ptr(&self) -> *const T {
         &self.data[self.start]
@@ -125,7 +133,7 @@ fn check<T: Elem>(
     let mut c = Mat::<T>::new(m, n, lc, rng);
     let bias: Vec<T> = (0..n).map(|_| T::make(rng.next(17) as i64 - 8)).collect();
     let (has_bias, relu) = (epilogue & 1 == 1, epilogue & 2 == 2);
-    let before = Mat { data: c.data.clone(), ..c };
+    let before = c.data.clone();
     // Elements of the buffer that belong to C; the others must stay as they are.
     let mut mine = vec![false; c.data.len()];
     let start = c.start;
@@ -148,14 +156,14 @@ fn check<T: Elem>(
         bias_on_rows: false,
         relu,
     });
-    // Rows of A and columns of B, each converted once.
-    let left: Vec<f64> = (0..m).flat_map(|i| (0..k).map(move |p| (i, p))).map(|(i, p)| a.at(i, p).value()).collect();
-    let right: Vec<f64> = (0..n).flat_map(|j| (0..k).map(move |p| (p, j))).map(|(p, j)| b.at(p, j).value()).collect();
+    // Rows of A and columns of B.
+    let left: Vec<f64> = (0..m).flat_map(|i| a.line(i, 0, a.cs, k)).collect();
+    let right: Vec<f64> = (0..n).flat_map(|j| b.line(0, j, b.rs, k)).collect();
     for i in 0..m {
         for j in 0..n {
             let mut sum = dot(&left[i * k..][..k], &right[j * k..][..k]);
             if accumulate {
-                sum += before.at(i, j).value();
+                sum += c.numbers[c.place(i, j)];
             }
             if has_bias {
                 sum += bias[j].value();
@@ -163,16 +171,16 @@ fn check<T: Elem>(
             if relu && sum < 0.0 {
                 sum = 0.0;
             }
-            let (sum, got) = (T::wrap(sum), c.at(i, j).value());
+            let (sum, got) = (T::wrap(sum), c.data[c.place(i, j)].value());
             assert!(
                 (got - sum).abs() <= T::EPS * sum.abs(),
                 "{what} {m}x{n}x{k} layouts {la}{lb}{lc} acc {accumulate} epi {epilogue}: ({i},{j}) is {got}, not {sum}"
             );
-            mine[(c.start as isize + i as isize * c.rs + j as isize * c.cs) as usize] = true;
+            mine[c.place(i, j)] = true;
         }
     }
     for (i, mine) in mine.iter().enumerate() {
-        assert!(*mine || c.data[i].value() == before.data[i].value(), "{what}: wrote outside of C");
+        assert!(*mine || c.data[i] == before[i], "{what}: wrote outside of C");
     }
 }
 
