@@ -63,7 +63,7 @@ impl Tensor {
     /// The gradient that backward passes have accumulated, in this tensor's dtype: `None` before the first one, and for tensors
     /// that keep none. It is a handle, not a copy.
     ///
-    /// [`autocast`](crate::autocast) computes gradients of `f32` parameters in half precision. They are converted here, when
+    /// [`autocast`](fn@crate::autocast) computes gradients of `f32` parameters in half precision. They are converted here, when
     /// they are read for the first time; if there is no memory for that, the result is in half precision.
     #[must_use]
     pub fn grad(&self) -> Option<Tensor> {
