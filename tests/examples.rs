@@ -61,11 +61,11 @@ fn accuracies(text: &str) -> Vec<f32> {
 fn examples_train_in_two_processes() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).into_os_string().into_string().unwrap();
-    let vgg = ["train", "--source", "fashion-mnist", "--width", "0.05", "--batches", "3", "--batch-norm"];
+    let vgg = ["train", "--source", "fashion-mnist", "--width", "0.05", "--batches", "3", "--batch-norm", "--graph"];
     let (mlp, net, resume) = (at("mlp.safetensors"), at("net.safetensors"), at("vgg.ckpt"));
     let runs: [(&str, &[&str]); 3] = [
-        ("mlp", &["--epochs", "1", "--device", "cpu", "--save", &mlp]),
-        ("lenet", &["--epochs", "1", "--save", &net]),
+        ("mlp", &["--epochs", "1", "--device", "cpu", "--graph", "--save", &mlp]),
+        ("lenet", &["--epochs", "1", "--graph", "--save", &net]),
         ("vgg16", &[&vgg[..], &["--resume", &resume]].concat()),
     ];
     for (name, args) in runs {

@@ -12,6 +12,7 @@ use std::{env, process};
 
 use account::{account, caching, profiler};
 use kiln::{
+    CapturedStep,
     data::{
         DataLoader, Samples,
         transforms::{
@@ -302,6 +303,16 @@ fn uses_both(first: Device, second: Device) -> kiln::Result<()> {
     assert!(there.to_device(Device::Cpu)?.equal(&x.mul(2.0)?)? && there.to_device(first)?.equal(&here.mul(2.0)?)?);
     let error = here.add(&there).unwrap_err().to_string();
     assert!(error.contains("cuda:0") && error.contains("cuda:1"), "{error}");
+    // Each has its own captured steps.
+    let captured = |device| CapturedStep::new(device, |(): &mut (), x: &Tensor| x.mul(2.0)?.add(1.0));
+    let mut steps = [captured(first), captured(second)];
+    for value in 0..6u8 {
+        for step in &mut steps {
+            let y = step.run(&mut (), &Tensor::full([5], f64::from(value), Device::Cpu)?)?;
+            assert_eq!(y.to_vec::<f32>()?, [2.0 * f32::from(value) + 1.0; 5]);
+        }
+    }
+    assert_eq!(steps.map(|step| step.graphs()), [1, 1]);
     Ok(())
 }
 

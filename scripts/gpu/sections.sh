@@ -99,8 +99,10 @@ section_examples() {
     whole=(train --data "$data" --source fashion-mnist --width 1 --image-size 224 --batch-size 64 --batches 20 --epochs 2)
     program mlp --data "$data" --device cuda --epochs 2 &&
         program lenet --data "$data" --epochs 2 &&
+        program lenet --data "$data" --epochs 2 --graph &&
         program vgg16 "${whole[@]}" --precision tf32 &&
-        program vgg16 "${whole[@]}" --autocast bf16 --channels-last --convolution-benchmark
+        program vgg16 "${whole[@]}" --autocast bf16 --channels-last --convolution-benchmark &&
+        program vgg16 "${whole[@]}" --autocast bf16 --channels-last --graph
 }
 
 # The bench has its own driver, which does nothing.

@@ -5,7 +5,8 @@ use std::cell::RefCell;
 
 use kiln::{
     CapturedStep, ErrorKind,
-    nn::{ModuleTree, StateDict},
+    io::Checkpoint,
+    nn::{ModuleTree, Sequential},
     optim::{AdamW, AdamWOptions, Optimizer, SGD},
     prelude::*,
     random_state, set_random_state,
@@ -19,10 +20,6 @@ use crate::{
 };
 
 const DIMS: [usize; 4] = [8, 1, 28, 28];
-
-fn copies(state: StateDict) -> kiln::Result<StateDict> {
-    no_grad(|| state.into_iter().map(|(name, tensor)| Ok((name, tensor.copy()?))).collect())
-}
 
 /// Of each tensor.
 type Bits = Vec<Vec<u64>>;
@@ -79,25 +76,68 @@ fn gradients_accumulate() -> kiln::Result<()> {
 fn a_run_goes_on_from_a_checkpoint() -> kiln::Result<()> {
     let Some(device) = device() else { return Ok(()) };
     let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    type Run<'a> = dyn FnMut(&mut AdamW, &(Tensor, Tensor)) -> kiln::Result<Tensor> + 'a;
+    let steps = |run: &mut Run<'_>, optimizer: &mut AdamW, from: u64| -> kiln::Result<Bits> {
+        let losses = (from..from + 8).map(|number| run(optimizer, &batch(number, &DIMS, device)?));
+        all_bits(&losses.collect::<kiln::Result<Vec<_>>>()?)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.ckpt");
     let model = dropping(device)?;
     let mut optimizer = AdamW::new(model.named_parameters(), 1e-2)?;
     let mut train = step(device, true, training_step(&model));
-    let mut steps = |optimizer: &mut AdamW, from: u64| -> kiln::Result<Bits> {
-        let losses = (from..from + 8).map(|number| train.run(optimizer, &batch(number, &DIMS, device)?));
-        all_bits(&losses.collect::<kiln::Result<Vec<_>>>()?)
-    };
-    steps(&mut optimizer, 0)?;
-    let saved = (copies(model.state_dict())?, copies(optimizer.state_dict()?)?, random_state());
-    let went_on = steps(&mut optimizer, 8)?;
-    // In the same program, with the same step: it runs until it is captured with the states that were loaded.
+    steps(&mut |optimizer, batch| train.run(optimizer, batch), &mut optimizer, 0)?;
+    Checkpoint { model: model.state_dict(), optimizer: optimizer.state_dict()?, ..Checkpoint::now() }.save(&path)?;
+    let went_on = steps(&mut |optimizer, batch| train.run(optimizer, batch), &mut optimizer, 8)?;
+    assert_eq!(train.graphs(), 1);
+    // With the same step, it runs until it is captured with the states that were loaded; with a new one as in another program.
+    let fresh = dropping(device)?;
+    let mut fresh_optimizer = AdamW::new(fresh.named_parameters(), 1e-2)?;
+    let mut fresh_train = step(device, true, training_step(&fresh));
     manual_seed(77);
-    steps(&mut optimizer, 30)?;
+    steps(&mut |optimizer, batch| train.run(optimizer, batch), &mut optimizer, 30)?;
+    let resume = |model: &Sequential, optimizer: &mut AdamW, run: &mut Run<'_>| -> kiln::Result<()> {
+        let saved = Checkpoint::load(&path, device)?;
+        model.load_state_dict(&saved.model, true)?;
+        optimizer.load_state_dict(&saved.optimizer)?;
+        set_random_state(saved.random_state);
+        assert!(steps(run, optimizer, 8)? == went_on);
+        Ok(())
+    };
     for _ in 0..2 {
-        model.load_state_dict(&saved.0, true)?;
-        optimizer.load_state_dict(&saved.1)?;
-        set_random_state(saved.2);
-        assert!(steps(&mut optimizer, 8)? == went_on);
+        resume(&model, &mut optimizer, &mut |optimizer, batch| train.run(optimizer, batch))?;
     }
+    resume(&fresh, &mut fresh_optimizer, &mut |optimizer, batch| fresh_train.run(optimizer, batch))?;
+    assert!(train.graphs() > 0 && fresh_train.graphs() == 1);
+    Ok(())
+}
+
+/// The first shapes get graphs. Others run eagerly with the same results, and take no more memory.
+#[test]
+fn there_are_no_more_graphs_than_allowed() -> kiln::Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let before = device.memory_stats()?.allocated;
+    for (allowed, want) in [(None, 4), (Some(2), 2), (Some(0), 0)] {
+        let mut twice = CapturedStep::new(device, |(): &mut (), x: &Tensor| x.add(x)?.sum(0));
+        if let Some(allowed) = allowed {
+            twice = twice.max_graphs(allowed);
+        }
+        let mut held = Vec::new();
+        for _ in 0..6 {
+            for rows in 1..8u8 {
+                let sums = twice.run(&mut (), &Tensor::ones([usize::from(rows), 1000], device)?)?;
+                assert_eq!(sums.to_vec::<f32>()?, [2.0 * f32::from(rows); 1000]);
+            }
+            assert!(twice.graphs() <= want);
+            held.push(device.memory_stats()?.allocated);
+        }
+        assert_eq!(twice.graphs(), want);
+        assert_eq!(held[4], held[5], "{held:?}");
+        assert!(want > 0 || held[5] == before, "{held:?}");
+    }
+    device.synchronize()?;
+    assert_eq!(device.memory_stats()?.allocated, before);
     Ok(())
 }
 
