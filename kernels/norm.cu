@@ -78,8 +78,8 @@ __device__ inline void norm(const Norm& p, const T* x, const T* weight, const T*
         }
         R w = R(1), b = R(0);
         if (!inside && part.busy) {
-            if (weight) w = load(weight[group * p.vectors[WEIGHT]]);
-            if (bias) b = load(bias[group * p.vectors[BIAS]]);
+            if (weight) w = vector_at(p, weight, group * p.vectors[WEIGHT]);
+            if (bias) b = vector_at(p, bias, group * p.vectors[BIAS]);
         }
         walk<T>(groups, team, part, [&](uint64_t i, int count, const Offsets<3>(&places)[AT_ONCE<T>]) {
             R values[AT_ONCE<T>], added[AT_ONCE<T>];
@@ -168,8 +168,8 @@ __device__ inline void norm_grad(const Norm& p, const T* grad, const T* x, const
             pairs.scale = inv_std[group * p.vectors[INV_STD]];
         }
         if (!inside && part.busy) {
-            if (weight) pairs.w = load(weight[group * p.vectors[WEIGHT]]);
-            if (bias) pairs.b = load(bias[group * p.vectors[BIAS_ITSELF]]);
+            if (weight) pairs.w = vector_at(p, weight, group * p.vectors[WEIGHT]);
+            if (bias) pairs.b = vector_at(p, bias, group * p.vectors[BIAS_ITSELF]);
         }
         Sums<R> sums = {R(0), R(0)};
         if (groups.stage != GROUPS_GIVEN) {
@@ -196,9 +196,9 @@ __device__ inline void norm_grad(const Norm& p, const T* grad, const T* x, const
                 continue;
             }
             if (writes && part.split == 0) {
-                if (weight_grad) weight_grad[group * p.vectors[WEIGHT_GRAD]] = store<T>(sums.product);
-                if (bias_grad) bias_grad[group * p.vectors[BIAS]] = store<T>(sums.grad);
-                if (shift_grad) shift_grad[group * p.vectors[SHIFT_GRAD]] = store<T>(R(0));
+                if (weight_grad) set_vector(p, weight_grad, group * p.vectors[WEIGHT_GRAD], sums.product);
+                if (bias_grad) set_vector(p, bias_grad, group * p.vectors[BIAS], sums.grad);
+                if (shift_grad) set_vector(p, shift_grad, group * p.vectors[SHIFT_GRAD], R(0));
             }
         }
         if (!out) continue;

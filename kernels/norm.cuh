@@ -41,6 +41,24 @@ __device__ inline Sums<R> add(Sums<R> a, Sums<R> b) {
     return Sums<R>{a.grad + b.grad, a.product + b.product};
 }
 
+// An element of a scale or shift that belongs to a group: of the images' type, or with NORM_WIDE of the one that half precision
+// is computed in.
+template <typename T, typename P>
+__device__ inline Compute<T> vector_at(const P& p, const T* vector, int64_t at) {
+    if (sizeof(T) == 2 && p.flags & NORM_WIDE) return reinterpret_cast<const Compute<T>*>(vector)[at];
+    return load(vector[at]);
+}
+
+// Writes an element of the gradient of one.
+template <typename T, typename P>
+__device__ inline void set_vector(const P& p, T* vector, int64_t at, Compute<T> value) {
+    if (sizeof(T) == 2 && p.flags & NORM_WIDE) {
+        reinterpret_cast<Compute<T>*>(vector)[at] = value;
+    } else {
+        vector[at] = store<T>(value);
+    }
+}
+
 // Updates the running statistics of a group with those of the batch.
 template <typename T>
 struct Running {
@@ -54,7 +72,7 @@ struct Running {
     __device__ void update(const P& p, int64_t group, Moments<R> batch, R elements) const {
         if (!mean) return;
         R momentum = (R)p.momentum, kept = (R)(1.0 - p.momentum), center = batch.mean;
-        if (shift) center = center + load(shift[group * p.vectors[SHIFT]]);
+        if (shift) center = center + vector_at(p, shift, group * p.vectors[SHIFT]);
         auto move = [&](R* stat, int vector, R value) {
             int64_t place = group * p.vectors[vector];
             if (p.flags & NORM_RUNNING_STORED) {

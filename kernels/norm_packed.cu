@@ -110,8 +110,8 @@ __device__ inline void norm_packed(const PackedNorm& p, const T* x, const T* wei
         if (!Inside && part.busy) {
 #pragma unroll
             for (int k = 0; k < WIDE; ++k) {
-                if (weight) w[k] = load(weight[(group + k) * p.vectors[WEIGHT]]);
-                if (bias) b[k] = load(bias[(group + k) * p.vectors[BIAS]]);
+                if (weight) w[k] = vector_at(p, weight, (group + k) * p.vectors[WEIGHT]);
+                if (bias) b[k] = vector_at(p, bias, (group + k) * p.vectors[BIAS]);
             }
         }
         walk_packs<Across, Inside ? 1 : 2>(groups, team, part, [&](const auto& places) {
@@ -176,8 +176,8 @@ __device__ inline void norm_packed_grad(const PackedNorm& p, const T* grad, cons
 #pragma unroll
         for (int k = 0; k < WIDE; ++k) {
             bool given = !StatsInside && part.busy;
-            w[k] = BATCH && weight && part.busy ? load(weight[(group + k) * p.vectors[WEIGHT]]) : R(1);
-            b[k] = BATCH && bias && part.busy ? load(bias[(group + k) * p.vectors[BIAS_ITSELF]]) : R(0);
+            w[k] = BATCH && weight && part.busy ? vector_at(p, weight, (group + k) * p.vectors[WEIGHT]) : R(1);
+            b[k] = BATCH && bias && part.busy ? vector_at(p, bias, (group + k) * p.vectors[BIAS_ITSELF]) : R(0);
             center[k] = given ? mean[(group + k) * p.vectors[MEAN]] : R(0);
             scale[k] = given ? inv_std[(group + k) * p.vectors[INV_STD]] : R(0);
             sums[k] = Sums<R>{R(0), R(0)};
@@ -244,9 +244,9 @@ __device__ inline void norm_packed_grad(const PackedNorm& p, const T* grad, cons
                 if (groups.stage == REDUCE_FIRST) {
                     partial[(group + k) * groups.splits + part.split] = sums[k];
                 } else if (part.split == 0) {
-                    if (weight_grad) weight_grad[(group + k) * p.vectors[WEIGHT_GRAD]] = store<T>(sums[k].product);
-                    if (bias_grad) bias_grad[(group + k) * p.vectors[BIAS]] = store<T>(sums[k].grad);
-                    if (shift_grad) shift_grad[(group + k) * p.vectors[SHIFT_GRAD]] = store<T>(R(0));
+                    if (weight_grad) set_vector(p, weight_grad, (group + k) * p.vectors[WEIGHT_GRAD], sums[k].product);
+                    if (bias_grad) set_vector(p, bias_grad, (group + k) * p.vectors[BIAS], sums[k].grad);
+                    if (shift_grad) set_vector(p, shift_grad, (group + k) * p.vectors[SHIFT_GRAD], R(0));
                 }
             }
         }

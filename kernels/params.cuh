@@ -190,6 +190,8 @@ constexpr uint32_t NORM_CONSTANT = 4;
 constexpr uint32_t NORM_RELU = 8;
 // The running statistics have the dtype of the images, not of what is computed in.
 constexpr uint32_t NORM_RUNNING_STORED = 16;
+// Scale, shift and their gradients are in the type that half precision is computed in (batch normalization).
+constexpr uint32_t NORM_WIDE = 32;
 
 // A normalization, or its gradient.
 struct Norm {

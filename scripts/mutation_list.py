@@ -321,7 +321,7 @@ MUTATIONS = [
     Mutation(
         "norm_shift", "the running mean lacks the bias that the images lack",
         "kernels/norm.cuh",
-        "if (shift) center = center + load(shift[group * p.vectors[SHIFT]]);",
+        "if (shift) center = center + vector_at(p, shift, group * p.vectors[SHIFT]);",
         "",
         ["batch_norm_with"],
     ),
@@ -654,6 +654,27 @@ MUTATIONS = [
         "*tracker + 1 == interval",
         "*tracker == interval",
         ["scales_that_move"],
+    ),
+    Mutation(
+        "norm_wide_vectors", "scale and shift in f32 are read as if they were in the dtype of the images",
+        "kernels/norm.cuh",
+        "    if (sizeof(T) == 2 && p.flags & NORM_WIDE) return reinterpret_cast<const Compute<T>*>(vector)[at];\n",
+        "",
+        ["batch_norm_with_what_follows"],
+    ),
+    Mutation(
+        "norm_wide_gradients", "gradients of a scale in f32 are rounded to the dtype of the images",
+        "kernels/norm.cuh",
+        "        reinterpret_cast<Compute<T>*>(vector)[at] = value;",
+        "        reinterpret_cast<Compute<T>*>(vector)[at] = load(store<T>(value));",
+        ["batch_norm_with_what_follows"],
+    ),
+    Mutation(
+        "norm_wide_shift", "the flag of f32 vectors is not set where only the gradients are written",
+        "crates/cuda/src/ops/norm.rs",
+        "&[*weight, *bias, *weight_grad, *bias_grad, *shift_grad]",
+        "&[*weight, *bias]",
+        ["batch_norm_with_what_follows"],
     ),
     # ---- gradients that are left in half precision ----
     Mutation(

@@ -7,7 +7,8 @@ use crate::{
     view::{View, ViewMut},
 };
 
-/// Scale and shift of a normalization: one number per channel (or column), of the input's dtype.
+/// Scale and shift of a normalization: one number per channel (or column), both of the input's dtype; with batch
+/// normalization, as all vectors `[C]` below, alternatively of the [accumulator](crate::DType::accumulator) type.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Affine<'a> {
     /// The scale; 1 if not given.
@@ -39,8 +40,9 @@ pub struct RunningStats<'a> {
     pub momentum: f64,
     /// The number of batches so far, one `i64`, which is incremented.
     pub count: Option<ViewMut<'a>>,
-    /// What the images lack: the bias `[C]` of the convolution that made them, of the input's dtype. A normalization by the
-    /// statistics of the batch removes it, so it is only added to the mean with which the running one is updated.
+    /// What the images lack: the bias `[C]` of the convolution that made them, of the dtype of scale and shift. A
+    /// normalization by the statistics of the batch removes it, so it is only added to the mean with which the running one
+    /// is updated.
     pub shift: Option<View<'a>>,
 }
 
@@ -178,7 +180,8 @@ pub struct LayerNormGradArgs<'a> {
 
 impl Arguments for BatchNormArgs<'_> {
     fn check(&self) -> Result<()> {
-        let check = NormCheck::images("batch_norm", self.x)?;
+        let shift = self.running.as_ref().and_then(|running| running.shift);
+        let check = NormCheck::images("batch_norm", self.x, &[self.affine.weight, self.affine.bias, shift])?;
         if let Some(RunningStats { mean, var, count, shift, .. }) = &self.running {
             let dtype = if mean.dtype() == self.x.dtype() { mean.dtype() } else { check.x.dtype().accumulator() };
             check.statistics(dtype, [mean.as_view(), var.as_view()])?;
@@ -195,7 +198,7 @@ impl Arguments for BatchNormArgs<'_> {
 
 impl Arguments for BatchNormEvalArgs<'_> {
     fn check(&self) -> Result<()> {
-        let check = NormCheck::images("batch_norm", self.x)?;
+        let check = NormCheck::images("batch_norm", self.x, &[self.affine.weight, self.affine.bias])?;
         check.residual(&self.then)?;
         check.forward(&self.out, &self.affine, [self.mean, self.var])
     }
@@ -203,8 +206,12 @@ impl Arguments for BatchNormEvalArgs<'_> {
 
 impl Arguments for BatchNormGradArgs<'_> {
     fn check(&self) -> Result<()> {
-        let check = NormCheck::images("batch_norm_grad", self.x)?;
         let BatchNormGradThen { relu, residual, shift } = &self.then;
+        let [weight_grad, bias_grad, shift_grad] =
+            [&self.grads.weight, &self.grads.bias, shift].map(|grad| grad.as_ref().map(ViewMut::as_view));
+        let bias = if let ReluAfterNorm::Recomputed { bias } = *relu { bias } else { None };
+        let vectors = [self.weight, bias, weight_grad, bias_grad, shift_grad];
+        let check = NormCheck::images("batch_norm_grad", self.x, &vectors)?;
         match *relu {
             ReluAfterNorm::Recomputed { .. } if !self.training => {
                 let message = "which elements passed ReLU is recomputed only from the statistics of the batch";
@@ -215,7 +222,7 @@ impl Arguments for BatchNormGradArgs<'_> {
             ReluAfterNorm::None => {}
         }
         residual.iter().try_for_each(|residual| check.like_input(residual.as_view()))?;
-        check.affine(&[shift.as_ref().map(ViewMut::as_view)])?;
+        check.affine(&[shift_grad])?;
         check.backward(self.grad, self.weight, [self.mean, self.inv_std], &self.grads)
     }
 }
@@ -242,13 +249,18 @@ struct NormCheck<'a> {
     groups: usize,
     /// Number of elements in a scale or shift.
     affine: usize,
+    /// The dtype of scale and shift.
+    affine_dtype: DType,
 }
 
 impl<'a> NormCheck<'a> {
-    fn images(op: &'static str, x: View<'a>) -> Result<NormCheck<'a>> {
+    /// `vectors` are all scales and shifts with their gradients.
+    fn images(op: &'static str, x: View<'a>, vectors: &[Option<View>]) -> Result<NormCheck<'a>> {
         is_float(op, x.dtype())?;
+        let is_wide = vectors.iter().flatten().any(|vector| vector.dtype() != x.dtype());
+        let affine_dtype = if is_wide { x.dtype().accumulator() } else { x.dtype() };
         match *x.layout.dims() {
-            [_, c, _, _] => Ok(NormCheck { op, x, groups: c, affine: c }),
+            [_, c, _, _] => Ok(NormCheck { op, x, groups: c, affine: c, affine_dtype }),
             _ => Err(Error::shape(op, "images [N, C, H, W]", x.layout.shape())),
         }
     }
@@ -256,7 +268,7 @@ impl<'a> NormCheck<'a> {
     fn rows(op: &'static str, x: View<'a>) -> Result<NormCheck<'a>> {
         is_float(op, x.dtype())?;
         match *x.layout.dims() {
-            [m, n] => Ok(NormCheck { op, x, groups: m, affine: n }),
+            [m, n] => Ok(NormCheck { op, x, groups: m, affine: n, affine_dtype: x.dtype() }),
             _ => Err(Error::shape(op, "rows [M, N]", x.layout.shape())),
         }
     }
@@ -272,7 +284,7 @@ impl<'a> NormCheck<'a> {
 
     fn affine(&self, vectors: &[Option<View>]) -> Result<()> {
         vectors.iter().flatten().try_for_each(|vector| {
-            has_dtype(self.op, self.x.dtype(), vector.dtype())?;
+            has_dtype(self.op, self.affine_dtype, vector.dtype())?;
             has_shape(self.op, "a scale or shift", vector.layout, &[self.affine])
         })
     }
@@ -350,6 +362,16 @@ mod tests {
         assert!(batch(x, x, &c, &c));
         assert!(!batch(x, other, &c, &c) && !batch(x, x, &rows, &c) && !batch(x, x, &c, &rows));
         assert!(!batch(matrix, matrix, &c, &c));
+        let vectors = |weight: &Memory, bias: &Memory| {
+            let affine = Affine { weight: Some(weight.view(&c)), bias: Some(bias.view(&c)) };
+            let (mut to, stat, then) = (half, single.view(&c), BatchNormThen::default());
+            let (x, out) = (half.view(x), to.view_mut(x));
+            BatchNormEvalArgs { x, affine, mean: stat, var: stat, eps: 0.1, then, out }.check().is_ok()
+        };
+        // Both of the images' dtype, or both of the one that they are computed in.
+        assert!(vectors(&half, &half) && vectors(&single, &single));
+        assert!(!vectors(&half, &single) && !vectors(&single, &half));
+        assert!(!vectors(&Memory(DType::BF16), &Memory(DType::BF16)));
         let mut layer = |x, stat: &Memory, affine: &Layout, numbers: &Layout| {
             let affine = Affine { weight: None, bias: Some(half.view(affine)) };
             let mut kept = [*stat, *stat];

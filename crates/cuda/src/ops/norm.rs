@@ -22,6 +22,11 @@ pub(super) fn parts(vector: Option<&Tensor>) -> (u64, i64) {
     vector.map_or((0, 0), |v| (v.address, v.layout.strides()[0] as i64))
 }
 
+/// The flag for scale, shift and their gradients, which the contract gives one dtype, if it is not that of the images.
+fn wide(images: DType, vectors: &[Option<Tensor>]) -> u32 {
+    if vectors.iter().flatten().any(|vector| vector.dtype != images) { Norm::WIDE } else { 0 }
+}
+
 /// The running statistics of a normalization.
 struct Running<'a> {
     mean: Tensor<'a>,
@@ -300,6 +305,7 @@ impl Device {
         let momentum = running.map_or(0.0, |r| r.momentum);
         let stored = running.is_some_and(|r| r.mean.dtype != dtype.accumulator());
         let flags = flags | if stored { Norm::RUNNING_STORED } else { 0 };
+        let flags = flags | wide(dtype, &[operands.weight, operands.bias, running.and_then(|r| r.shift)]);
         let norm = Norm { groups, vectors, eps: operands.eps, momentum, flags, unused: 0 };
         let residual = operands.residual.map(|residual| residual.address);
         let (x, out) = (operands.x.address, operands.out.address);
@@ -365,6 +371,7 @@ impl Device {
         let dtype = operands.x.dtype;
         let [mean, inv_std] = operands.stats.each_ref().map(|stat| parts(Some(stat)));
         let Backward { weight, bias, weight_grad, bias_grad, shift_grad, y, masked, .. } = operands;
+        let flags = flags | wide(dtype, &[*weight, *bias, *weight_grad, *bias_grad, *shift_grad]);
         let [weight, bias, weight_grad, bias_grad, shift_grad] =
             [weight, bias, weight_grad, bias_grad, shift_grad].map(|vector| parts(vector.as_ref()));
         let vectors = [weight.1, bias_grad.1, mean.1, inv_std.1, weight_grad.1, shift_grad.1, bias.1];

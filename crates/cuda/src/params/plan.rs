@@ -162,6 +162,8 @@ impl Norm {
     pub const RELU: u32 = 8;
     /// The running statistics have the dtype of the images, not the accumulator's.
     pub const RUNNING_STORED: u32 = 16;
+    /// Scale, shift and their gradients are in the type that half precision is computed in (batch normalization).
+    pub const WIDE: u32 = 32;
 }
 
 impl Reduce {

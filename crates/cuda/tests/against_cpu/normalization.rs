@@ -284,17 +284,27 @@ fn batch_norm_and_layer_norm_at_the_edge() {
 fn batch_norm_with_what_follows() {
     for dtype in FLOATS {
         for dims in BATCHES {
-            for (order, with) in
-                [(Order::Planes, true), (Order::Pixels, true), (Order::Pixels, false), (Order::Odd, true)]
-            {
-                if dims[3] > 9 && (dtype == DType::F16 || order == Order::Odd || !with) {
+            for (order, with, wide) in [
+                (Order::Planes, true, false),
+                (Order::Pixels, true, false),
+                (Order::Pixels, false, false),
+                (Order::Odd, true, false),
+                (Order::Planes, true, true),
+                (Order::Pixels, true, true),
+            ] {
+                if dims[3] > 9 && (dtype == DType::F16 || order == Order::Odd || !with || wide) {
                     continue;
                 }
-                same(&format!("batch_norm with what follows {dims:?} {order:?} {with}"), |on| {
+                // Scale and shift in f32 beside images in half precision, as under autocast.
+                let of = if wide { dtype.accumulator() } else { dtype };
+                if wide && of == dtype {
+                    continue;
+                }
+                same(&format!("batch_norm with what follows {dims:?} {order:?} {with} {of}"), |on| {
                     let c = dims[1];
                     let vector = |dtype, salt| tensor(on, dtype, &[c], MemoryLayout::Sliced, salt);
                     let (x, z) = (image(on, dtype, dims, order, 1), image(on, dtype, dims, order, 3));
-                    let (weight, bias, shift) = (vector(dtype, 5), vector(dtype, 6), vector(dtype, 11));
+                    let (weight, bias, shift) = (vector(of, 5), vector(of, 6), vector(of, 11));
                     let affine = Affine { weight: Some(weight.view()), bias: with.then(|| bias.view()) };
                     let mut made = Vec::new();
                     for residual in [None, Some(z.view())] {
@@ -356,7 +366,7 @@ fn batch_norm_with_what_follows() {
                         [[true, false, false], [false, true, false], [false, false, true]].map(|some| (ways[1], some));
                     for ((training, recomputed, apart), [input, residual, sums]) in all.into_iter().chain(alone) {
                         let [mut dx, mut passed] = [(); 2].map(|()| empty(on, dtype, dims, order));
-                        let mut vectors = [(); 3].map(|()| target(on, dtype, &[c], MemoryLayout::Sliced));
+                        let mut vectors = [(); 3].map(|()| target(on, of, &[c], MemoryLayout::Sliced));
                         let [of_weight, of_bias, of_shift] = &mut vectors;
                         let grads = NormGrads {
                             input: input.then(|| dx.view_mut()),

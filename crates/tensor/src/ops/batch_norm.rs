@@ -10,7 +10,7 @@ use smallvec::{SmallVec, smallvec};
 use super::{
     check,
     images::{image_layout, writing},
-    norm::{Norm, Operands, inputs, recorded_gradients, scaled, vector, vectors},
+    norm::{Norm, Operands, affine_dtype, inputs, recorded_gradients, scaled, vector, vectors},
 };
 use crate::{
     autocast::like,
@@ -75,7 +75,7 @@ impl Tensor {
     ///
     /// # Errors
     /// If the tensor is not floating-point or not 2-D to 5-D, a vector is not `[C]`, there is only one value per
-    /// channel to compute statistics from, or dtypes or devices differ.
+    /// channel to compute statistics from, or dtypes or devices differ; but vectors may be in `f32` beside half precision.
     pub fn batch_norm(
         &self,
         weight: Option<&Tensor>,
@@ -106,11 +106,12 @@ impl Tensor {
         }
         let c = self.dims()[1];
         // The result has the input's dtype, whatever that of the vectors is.
-        let own = |vector: Option<&Tensor>| like(vector, self.dtype());
+        let dtype = affine_dtype(self, &[norm.weight, norm.bias, norm.bias_before]);
+        let own = |vector: Option<&Tensor>| like(vector, dtype);
         let (weight, bias, bias_before) = (own(norm.weight)?, own(norm.bias)?, own(norm.bias_before)?);
         let (weight, bias, bias_before) = (weight.as_ref(), bias.as_ref(), bias_before.as_ref());
         let norm = &BatchNorm { weight, bias, bias_before, ..*norm };
-        vectors(OP, self, c, &[weight, bias, bias_before])?;
+        vectors(OP, self, dtype, c, &[weight, bias, bias_before])?;
         if let Some(Running { mean, var }) = norm.running {
             for stat in [mean, var] {
                 check::floats(OP, stat)?;
@@ -132,11 +133,19 @@ impl Tensor {
                 return Err(Error::shapes(OP, residual.shape(), self.shape(), "a residual of the result's shape"));
             }
         }
+        // Exporters know operands of one dtype.
+        if is_tracing() && dtype != self.dtype() {
+            let residual = norm.residual.map(|residual| residual.to_dtype(dtype)).transpose()?;
+            let images = self.to_dtype(dtype)?;
+            return images
+                .batch_normalized(&BatchNorm { residual: residual.as_ref(), ..*norm })?
+                .to_dtype(self.dtype());
+        }
         if !norm.by_batch() {
             if let Some(before) = norm.bias_before {
                 let mut dims: SmallVec<[usize; 5]> = smallvec![1; self.rank()];
                 dims[1] = c;
-                let images = self.add(&before.reshape(&dims[..])?)?;
+                let images = self.add(&before.to_dtype(self.dtype())?.reshape(&dims[..])?)?;
                 return images.batch_normalized(&BatchNorm { bias_before: None, ..*norm });
             }
             // Exporters know these operations one by one.
@@ -275,6 +284,7 @@ impl<'a> BatchNorm<'a> {
             output,
             recomputes,
             has: [self.weight, self.bias, self.bias_before, self.residual].map(|input| input.is_some()),
+            dtype: affine_dtype(x, &[self.weight, self.bias, self.bias_before]),
         };
         let name = if self.relu {
             "ReluBackward0"
@@ -297,6 +307,8 @@ struct Rule {
     recomputes: bool,
     /// Whether weight, bias, the bias before and the residual are inputs.
     has: [bool; 4],
+    /// The dtype of the first three.
+    dtype: DType,
 }
 
 impl Rule {
@@ -325,10 +337,10 @@ impl Rule {
         let mut grads = recorded_gradients(&inside, ctx.saved(0)?, weight, self.norm)?;
         let [_, bias, before, residual] = self.places();
         if let Some(i) = bias {
-            grads.push(ctx.when(i, || grad.sum([0, 2, 3]))?);
+            grads.push(ctx.when(i, || grad.to_dtype(self.dtype)?.sum([0, 2, 3]))?);
         }
         if let Some(i) = before {
-            grads.push(ctx.when(i, || Tensor::zeros(&grad.dims()[1..2], grad.options()))?);
+            grads.push(ctx.when(i, || Tensor::zeros(&grad.dims()[1..2], (self.dtype, grad.device())))?);
         }
         if let Some(i) = residual {
             grads.push(ctx.when(i, || Ok(grad.clone()))?);
@@ -346,7 +358,7 @@ impl Rule {
         let c = x.dims()[1];
         let places = self.places();
         let wanted = |i: usize| places[i].is_some_and(|i| ctx.needs(i));
-        let to = |i: usize| if wanted(i) { vector(&x, x.dtype(), c).map(Some) } else { Ok(None) };
+        let to = |i: usize| if wanted(i) { vector(&x, self.dtype, c).map(Some) } else { Ok(None) };
         let vectors = [to(0)?, to(1)?, to(2)?];
         let layout = image_layout(&x, *x.shape());
         // Without ReLU, the gradient of the residual is the one that has arrived.

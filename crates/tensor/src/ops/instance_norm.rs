@@ -4,7 +4,11 @@ use kiln_backend::{Error, MAX_RANK, Result};
 use kiln_derive::located;
 use smallvec::{SmallVec, smallvec};
 
-use super::{batch_norm::Running, check};
+use super::{
+    batch_norm::Running,
+    check,
+    norm::{affine_dtype, vectors},
+};
 use crate::{
     autocast::{cast_operands, like},
     autograd::no_grad,
@@ -33,7 +37,8 @@ impl Tensor {
         eps: f64,
     ) -> Result<Tensor> {
         // The result has the input's dtype, whatever that of scale and shift is.
-        let (weight, bias) = (like(weight, self.dtype())?, like(bias, self.dtype())?);
+        let dtype = affine_dtype(self, &[weight, bias]);
+        let (weight, bias) = (like(weight, dtype)?, like(bias, dtype)?);
         cast_operands("instance_norm", [self], [weight.as_ref(), bias.as_ref()], |[x], [weight, bias]| {
             x.instance_norm_no_autocast(running, weight, bias, use_input_stats, momentum, eps)
         })
@@ -60,19 +65,15 @@ impl Tensor {
             return self.batch_norm(weight, bias, running, false, momentum, eps);
         }
         let (n, c) = (self.dims()[0], self.dims()[1]);
+        let dtype = affine_dtype(self, &[weight, bias]);
         let each: usize = self.dims()[2..].iter().product();
         if each == 1 {
             return Err(Error::shape(OP, "more than one value per channel and sample", self.shape()));
         }
         let Some(Running { mean, var }) = running else {
-            return self.group_norm(c.max(1), weight, bias, eps);
+            return self.to_dtype(dtype)?.group_norm(c.max(1), weight, bias, eps)?.to_dtype(self.dtype());
         };
-        for vector in [weight, bias].into_iter().flatten() {
-            check::same_kind(OP, self, &[vector])?;
-            if *vector.shape() != [c] {
-                return Err(Error::shape(OP, format!("a scale or shift of {c} channels"), vector.shape()));
-            }
-        }
+        vectors(OP, self, dtype, c, &[weight, bias])?;
         // The steps below would each round to half precision.
         let channels = self.widened()?.reshape([1, n * c, each])?;
         let of_samples = |t: &Tensor| {

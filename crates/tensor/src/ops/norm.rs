@@ -136,7 +136,7 @@ impl Tensor {
         if self.numel() == groups {
             return Err(Error::shape(OP, "more than one value to normalize together", self.shape()));
         }
-        vectors(OP, self, c, &[weight, bias])?;
+        vectors(OP, self, self.dtype(), c, &[weight, bias])?;
         let each = self.numel() / (n * groups).max(1);
         // The steps below would each round to half precision.
         let rows = self.widened()?.reshape([n * groups, each])?;
@@ -158,10 +158,19 @@ pub(super) fn scaled(eps: f64, weight: Option<&Tensor>, bias: Option<&Tensor>) -
     [("eps", eps.into()), ("weight", weight.is_some().into()), ("bias", bias.is_some().into())]
 }
 
-/// Checks that scale and shift have one number per channel.
-pub(super) fn vectors(op: &'static str, x: &Tensor, c: usize, affine: &[Option<&Tensor>]) -> Result<()> {
+/// The dtype of scale and shift: that of what they belong to, or `f32` where they are so beside half precision.
+pub(super) fn affine_dtype(x: &Tensor, affine: &[Option<&Tensor>]) -> DType {
+    let is_wide = x.dtype().is_half() && affine.iter().flatten().any(|vector| vector.dtype() == DType::F32);
+    if is_wide { DType::F32 } else { x.dtype() }
+}
+
+/// Checks that scale and shift have one number per channel, and this dtype.
+pub(super) fn vectors(op: &'static str, x: &Tensor, dtype: DType, c: usize, affine: &[Option<&Tensor>]) -> Result<()> {
     affine.iter().flatten().try_for_each(|vector| {
-        check::same_kind(op, x, &[vector])?;
+        check::same_device(op, x, &[vector])?;
+        if vector.dtype() != dtype {
+            return Err(Error::dtypes(op, dtype, vector.dtype()));
+        }
         if *vector.shape() == [c] {
             return Ok(());
         }

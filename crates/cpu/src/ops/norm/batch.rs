@@ -7,7 +7,10 @@ use kiln_backend::{
     ReluAfterNorm, Result, RunningStats,
 };
 
-use super::{Gradients, LINE, Moments, add, backward, mask, normalize, optional, products, rectify, update, vector};
+use super::{
+    Gradients, LINE, Moments, add, backward, mask, normalize, optional, products, rectify, scale, scale_grad, update,
+    vector,
+};
 use crate::{
     device::CpuBackend,
     engine::{
@@ -103,7 +106,7 @@ impl BatchNormBackend for CpuBackend {
         for_float!(OP, x.dtype(), S => {
             type T = <S as Stored>::Compute;
             let (images, out) = (Source::<S>::new(OP, x)?.erased(), Target::<S>::new(OP, out)?.erased());
-            let affine = [optional::<S>(OP, affine.weight)?, optional::<S>(OP, affine.bias)?];
+            let affine = [scale::<S>(OP, affine.weight)?, scale::<S>(OP, affine.bias)?];
             let stats = [Target::<T>::new(OP, mean)?.erased(), Target::<T>::new(OP, inv_std)?.erased()];
             let running = match running {
                 Some(RunningStats { mean, var, momentum, count, shift }) => {
@@ -117,7 +120,7 @@ impl BatchNormBackend for CpuBackend {
                     } else {
                         [Target::<T>::new(OP, mean)?.erased(), Target::<T>::new(OP, var)?.erased()]
                     };
-                    Some(Running { stats, momentum, shift: optional::<S>(OP, shift)? })
+                    Some(Running { stats, momentum, shift: scale::<S>(OP, shift)? })
                 }
                 None => None,
             };
@@ -131,7 +134,7 @@ impl BatchNormBackend for CpuBackend {
         for_float!(OP, x.dtype(), S => {
             type T = <S as Stored>::Compute;
             let (x, out) = (Source::<S>::new(OP, x)?.erased(), Target::<S>::new(OP, out)?.erased());
-            let affine = [optional::<S>(OP, affine.weight)?, optional::<S>(OP, affine.bias)?];
+            let affine = [scale::<S>(OP, affine.weight)?, scale::<S>(OP, affine.bias)?];
             let stats = [Source::<T>::new(OP, mean)?.erased(), Source::<T>::new(OP, var)?.erased()];
             by_running::<T>(eps, x, affine, stats, Then::new::<S>(then)?, out);
             Ok(())
@@ -145,18 +148,17 @@ impl BatchNormBackend for CpuBackend {
             type T = <S as Stored>::Compute;
             let (grad, x) = (Source::<S>::new(OP, grad)?.erased(), Source::<S>::new(OP, x)?.erased());
             let stats = [Source::<T>::new(OP, mean)?.erased(), Source::<T>::new(OP, inv_std)?.erased()];
-            let (weight, grads) = (optional::<S>(OP, weight)?, Gradients::new::<S>(OP, grads)?);
+            let (weight, grads) = (scale::<S>(OP, weight)?, Gradients::new::<S>(OP, grads)?);
             let BatchNormGradThen { relu, residual, shift } = then;
             let relu = match relu {
                 ReluAfterNorm::None => Relu::None,
-                ReluAfterNorm::Recomputed { bias } => Relu::Recomputed { bias: optional::<S>(OP, bias)? },
+                ReluAfterNorm::Recomputed { bias } => Relu::Recomputed { bias: scale::<S>(OP, bias)? },
                 ReluAfterNorm::Output(output) => Relu::Output(Source::<S>::new(OP, output)?.erased()),
             };
-            let target = |view| Target::<S>::new(OP, view).map(Target::erased);
-            if let Some(shift) = shift {
-                update(target(shift)?, |_, _| T::of(0.0));
+            if let Some(shift) = scale_grad::<S>(OP, shift)? {
+                update(shift, |_, _| T::of(0.0));
             }
-            let residual = residual.map(target).transpose()?;
+            let residual = residual.map(|view| Target::<S>::new(OP, view).map(Target::erased)).transpose()?;
             // A value that rounds to 0 is one that ReLU has not let through.
             let rounded: Option<fn(T) -> T> = if S::DIRECT { None } else { Some(|x| S::store(x).load()) };
             gradient::<T>(training, grad, x, weight, stats, grads, GradThen { relu, residual, rounded });

@@ -80,15 +80,41 @@ struct Gradients<'a, T: 'static> {
 
 impl<'a, T: Real> Gradients<'a, T> {
     fn new<S: Stored<Compute = T>>(op: &'static str, grads: NormGrads<'a>) -> Result<Gradients<'a, T>> {
-        let target =
-            |view: Option<ViewMut<'a>>| view.map(|view| Target::<S>::new(op, view).map(Target::erased)).transpose();
-        Ok(Gradients { input: target(grads.input)?, weight: target(grads.weight)?, bias: target(grads.bias)? })
+        let NormGrads { input, weight, bias } = grads;
+        let input = input.map(|view| Target::<S>::new(op, view).map(Target::erased)).transpose()?;
+        Ok(Gradients { input, weight: scale_grad::<S>(op, weight)?, bias: scale_grad::<S>(op, bias)? })
     }
 }
 
 /// A tensor to read, if there is one.
 fn optional<'a, S: Stored>(op: &'static str, view: Option<View<'a>>) -> Result<Option<Erased<'a, S::Compute>>> {
     view.map(|view| Source::<S>::new(op, view).map(Source::erased)).transpose()
+}
+
+/// A scale or shift, if there is one: of the images' dtype or of the one that they are computed in.
+fn scale<'a, S: Stored<Compute: Real>>(
+    op: &'static str,
+    view: Option<View<'a>>,
+) -> Result<Option<Erased<'a, S::Compute>>> {
+    match view {
+        Some(view) if view.dtype() != S::DTYPE => optional::<S::Compute>(op, Some(view)),
+        view => optional::<S>(op, view),
+    }
+}
+
+/// What receives the gradient of one.
+fn scale_grad<'a, S: Stored<Compute: Real>>(
+    op: &'static str,
+    view: Option<ViewMut<'a>>,
+) -> Result<Option<Erased<'a, S::Compute>>> {
+    view.map(|view| {
+        if view.dtype() == S::DTYPE {
+            Target::<S>::new(op, view).map(Target::erased)
+        } else {
+            Target::<S::Compute>::new(op, view).map(Target::erased)
+        }
+    })
+    .transpose()
 }
 
 /// Independent partial sums, one per lane.
