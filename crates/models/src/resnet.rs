@@ -37,6 +37,7 @@ pub struct ResNetOptions {
     groups: usize,
     width_per_group: usize,
     replace_stride_with_dilation: [bool; 3],
+    width: f64,
 }
 
 impl Default for ResNetOptions {
@@ -48,6 +49,7 @@ impl Default for ResNetOptions {
             groups: 1,
             width_per_group: 64,
             replace_stride_with_dilation: [false; 3],
+            width: 1.0,
         }
     }
 }
@@ -83,6 +85,16 @@ impl ResNetOptions {
     /// stage keeps the resolution (for segmentation); by default not. For bottlenecks only.
     pub fn replace_stride_with_dilation(self, stages: [bool; 3]) -> Self {
         ResNetOptions { replace_stride_with_dilation: stages, ..self }
+    }
+
+    /// Sets a factor for the numbers of channels of all layers; by default 1.
+    pub fn width(self, width: f64) -> Self {
+        ResNetOptions { width, ..self }
+    }
+
+    /// A number of channels times that factor.
+    fn scaled(self, channels: usize) -> usize {
+        ((channels as f64 * self.width).round() as usize).max(1)
     }
 }
 
@@ -257,8 +269,8 @@ impl ResNet {
     /// A network with this number of blocks in each of its four stages.
     ///
     /// # Errors
-    /// If a stage has no blocks, a number of channels is 0, memory runs out, or the options set groups, width or
-    /// dilation for basic blocks.
+    /// If a stage has no blocks, a number of channels is 0, the factor for the channels is not in (0, 64], memory runs out, or
+    /// the options set groups, their width or dilation for basic blocks.
     pub fn new(block: ResNetBlock, layers: [usize; 4], options: ResNetOptions) -> Result<ResNet> {
         let plain = (options.groups, options.width_per_group) == (1, 64);
         if block == ResNetBlock::Basic && !(plain && options.replace_stride_with_dilation == [false; 3]) {
@@ -270,13 +282,17 @@ impl ResNet {
             let message = format!("{layers:?} blocks, {groups} groups of width {width}: none of these may be 0");
             return Err(Error::argument("ResNet", message));
         }
+        if !(options.width > 0.0 && options.width <= 64.0) {
+            return Err(Error::argument("ResNet", format!("the width {} is not in (0, 64]", options.width)));
+        }
+        let first = options.scaled(64);
         let options_of_conv1 = Conv2dOptions::default().stride(2).padding(3);
-        let conv1 = convolution(options.in_channels, 64, 7, options_of_conv1)?;
-        let mut stages = Stages { block, options, channels: 64, dilation: 1 };
+        let conv1 = convolution(options.in_channels, first, 7, options_of_conv1)?;
+        let mut stages = Stages { block, options, channels: first, dilation: 1 };
         let [dilate2, dilate3, dilate4] = options.replace_stride_with_dilation;
         Ok(ResNet {
             conv1,
-            bn1: BatchNorm2d::new(64)?,
+            bn1: BatchNorm2d::new(first)?,
             relu: ReLU::inplace(),
             maxpool: MaxPool2d::new(3).stride(2).padding(1),
             layer1: stages.next(64, layers[0], 1, false)?,
@@ -284,7 +300,7 @@ impl ResNet {
             layer3: stages.next(256, layers[2], 2, dilate3)?,
             layer4: stages.next(512, layers[3], 2, dilate4)?,
             avgpool: AdaptiveAvgPool2d::new((1, 1)),
-            fc: Linear::new(512 * block.expansion(), options.num_classes)?,
+            fc: Linear::new(options.scaled(512) * block.expansion(), options.num_classes)?,
         })
     }
 }
@@ -305,7 +321,7 @@ impl Stages {
         if dilate {
             self.dilation *= 2;
         }
-        let groups = self.options.groups;
+        let (groups, planes) = (self.options.groups, self.options.scaled(planes));
         let mut stage = Sequential::new();
         for i in 0..blocks {
             let geometry = Geometry {
