@@ -159,7 +159,8 @@ struct OptimBlock {
     __device__ void update_all(int count, const TensorBlock& block) const {
         if constexpr (S >= Rule::min_states && S <= Rule::max_states) {
             if (S != count) return;
-            constexpr int V = 16 / sizeof(G);
+            // With three states, as many as fill a vector of gradients in half precision would not fit into registers.
+            constexpr int V = 16 / (S < 3 ? sizeof(G) : sizeof(T));
             for_elements<V>(block, [&](auto width, uint32_t i) { update<Rule, S, decltype(width)::value>(i); });
         }
     }
