@@ -9,6 +9,9 @@ use std::ops::Range;
 use super::taps::Taps;
 use crate::{engine::image::Image, numeric::real::Real};
 
+/// Maximum number of residue classes.
+const MOST_CLASSES: usize = 64;
+
 /// The geometry of the copy.
 pub(super) struct PaddedInput {
     /// The first row and column that output pixel (0, 0) reads, relative to the image.
@@ -27,10 +30,11 @@ pub(super) struct PaddedInput {
 }
 
 impl PaddedInput {
-    /// For output rows of `columns` pixels. `None` if the copy does not pay off: with a single tap, or if more than a third of the
-    /// columns would be surplus.
+    /// For output rows of `columns` pixels. `None` if the copy does not pay off: with a single tap, with large strides, or if more
+    /// than a third of the columns would be surplus.
     pub(super) fn new(taps: &Taps, columns: usize) -> Option<PaddedInput> {
-        if taps.len() < 2 {
+        let most = taps.step[0].saturating_mul(taps.step[1]);
+        if taps.len() < 2 || most > MOST_CLASSES {
             return None;
         }
         let least = |axis: usize| taps.offsets.iter().map(|offset| offset[axis]).min();

@@ -39,6 +39,11 @@ pub(crate) unsafe fn copy_filters<T: Compute>(
     let (area, rows) = (filters.area(), which.len());
     let columns = filters.c * area + usize::from(bias.is_some());
     debug_assert!(to.len() >= rows * columns);
+    // Filters without elements may have any extents.
+    if columns == 0 {
+        return;
+    }
+    let channels = if area == 0 { 0 } else { filters.c };
     // Contiguous filters are one run each, not one for every channel.
     let dense = filters.dense_planes();
     let to = Shared::new(to);
@@ -49,9 +54,9 @@ pub(crate) unsafe fn copy_filters<T: Compute>(
             unsafe {
                 let to = to.start().add(row * columns);
                 if dense {
-                    filters.ptr.offset(filters.at(o, 0, 0, 0)).gather(1, filters.c * area, to);
+                    filters.ptr.offset(filters.at(o, 0, 0, 0)).gather(1, channels * area, to);
                 } else {
-                    (0..filters.c).for_each(|c| filters.gather_plane(o, c, to.add(c * area)));
+                    (0..channels).for_each(|c| filters.gather_plane(o, c, to.add(c * area)));
                 }
                 if let Some(bias) = &bias {
                     *to.add(columns - 1) = bias.ptr().offset(o as isize * bias.layout().strides()[0]).load();
@@ -72,7 +77,10 @@ pub(crate) unsafe fn copy_filters_transposed<T: Compute>(
     to: &mut [T],
 ) {
     let columns = which.len() * taps.len();
-    debug_assert!(to.len() >= filters.c * columns);
+    debug_assert!(columns == 0 || to.len() >= filters.c * columns);
+    if columns == 0 {
+        return;
+    }
     let whole = taps.len() == filters.area();
     let offsets: Vec<isize> =
         taps.kernel_taps.iter().map(|tap| filters.at(0, 0, tap / filters.w, tap % filters.w)).collect();

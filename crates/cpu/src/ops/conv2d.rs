@@ -73,6 +73,10 @@ fn forward<T: Compute>(
     relu: bool,
     out: Erased<T>,
 ) -> Result<()> {
+    // There may be any number of groups without channels.
+    if out.layout().numel() == 0 {
+        return Ok(());
+    }
     let e = rule.extents(w.layout());
     let (from, to, filters) = (Image::new(&x), Image::new(&out), Image::new(&w));
     if winograd::suits(rule, w.layout(), out.layout()) {
@@ -134,6 +138,10 @@ fn forward<T: Compute>(
 }
 
 fn grad_input<T: Compute>(rule: &Conv2d, grad: Erased<T>, w: Erased<T>, out: Erased<T>) -> Result<()> {
+    // There may be any number of groups without channels.
+    if out.layout().numel() == 0 {
+        return Ok(());
+    }
     let e = rule.extents(w.layout());
     let (from, to, filters) = (Image::new(&grad), Image::new(&out), Image::new(&w));
     if winograd::suits(rule, w.layout(), out.layout()) && e.group_in >= winograd::CHANNELS {
@@ -186,6 +194,10 @@ fn grad_input<T: Compute>(rule: &Conv2d, grad: Erased<T>, w: Erased<T>, out: Era
 }
 
 fn grad_weight<T: Compute>(rule: &Conv2d, grad: Erased<T>, x: Erased<T>, out: Erased<T>) -> Result<()> {
+    // There may be any number of groups without channels.
+    if out.layout().numel() == 0 {
+        return Ok(());
+    }
     let e = rule.extents(out.layout());
     let (from, seen, to) = (Image::new(&grad), Image::new(&x), Image::new(&out));
     if winograd::suits(rule, out.layout(), grad.layout()) {
