@@ -32,9 +32,9 @@ pub(crate) const CHANNELS: usize = 16;
 const FEWEST_TILES: usize = 48;
 /// Target size of a block in transformed inputs and outputs, and its minimum and maximum number of tiles.
 const BLOCK: usize = 1_500_000;
+const TILES: (usize, usize) = (128, 512);
 /// Input channels whose filters are fetched together, since they often follow each other in memory.
 const INPUTS: usize = 8;
-const TILES: (usize, usize) = (128, 512);
 
 /// Whether to compute a convolution this way; `x` is its input, `y` its output, with the channels of a group.
 pub(crate) fn suits(rule: &Conv2d, w: &Layout, y: &Layout) -> bool {
