@@ -1,6 +1,6 @@
 //! Operations that cannot be captured: each returns an error that names the operation and the line, and leaves everything usable.
 
-use std::cell::Cell;
+use std::{cell::Cell, env, process};
 
 use kiln::{
     CapturedStep, ErrorKind,
@@ -111,6 +111,22 @@ fn a_step_may_go_on_eagerly() -> kiln::Result<()> {
     };
     assert!(run(true)? == run(false)?);
     Ok(())
+}
+
+#[test]
+fn going_on_eagerly_is_said_once() {
+    if device().is_none() {
+        return;
+    }
+    let mut command = process::Command::new(env::current_exe().unwrap());
+    command.args(["--exact", "refused::a_step_may_go_on_eagerly", "--nocapture"]);
+    let process::Output { status, stdout, stderr } = command.output().unwrap();
+    let text = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
+    assert!(status.success() && text.contains("1 passed"), "{text}");
+    // One of its two steps falls back, in the fourth of six calls.
+    let said: Vec<&str> = text.lines().filter(|line| line.contains("the step runs eagerly")).collect();
+    assert_eq!(said.len(), 1, "{text}");
+    assert!(said[0].contains("item") && said[0].contains("captured_cuda/refused.rs"), "{}", said[0]);
 }
 
 #[test]
