@@ -5,6 +5,7 @@ use std::fmt;
 use crate::{
     dtype::DType,
     error::{ErrorKind, Result},
+    half::round_to_odd,
     host::HostVec,
     scalar::Scalar,
 };
@@ -88,7 +89,7 @@ macro_rules! elements {
         BOOL($($bool_rest:tt)*)
     ) => {
         element! { |v| Scalar::Float(v.into()), |s| s.to_f64(); $($f, $float;)* }
-        $(element! { |v| Scalar::Float(v.to_f64()), |s| crate::half::$h::from_f64(s.to_f64()); crate::half::$h, $half; })*
+        $(element! { |v| Scalar::Float(v.to_f64()), |s| crate::half::$h::from_f32(round_to_odd(s.to_f64())); crate::half::$h, $half; })*
         element! { |v| Scalar::Int(v.into()), |s| s.to_i64(); $($i, $int;)* }
         element! { |v| Scalar::Bool(v), |s| s.to_bool(); bool, Bool; }
     };
@@ -141,6 +142,25 @@ impl DType {
 mod tests {
     use super::*;
     use crate::half::{bf16, f16};
+
+    #[test]
+    fn numbers_are_rounded_once() {
+        // Above the middle of two neighbors by less than `f32` resolves, and by the last bit that it does.
+        for tail in [2f64.powi(-23), 2f64.powi(-40)] {
+            for sign in [1.0, -1.0] {
+                let number = |bits: i32| Scalar::Float(sign * (1.0 + 2f64.powi(-bits) + tail));
+                assert_eq!(bf16::from_scalar(number(8)).to_f64(), sign * (1.0 + 2f64.powi(-7)), "{tail}");
+                assert_eq!(f16::from_scalar(number(11)).to_f64(), sign * (1.0 + 2f64.powi(-10)), "{tail}");
+            }
+        }
+        assert_eq!(bf16::from_scalar(Scalar::Float(1.0 + 2f64.powi(-8))).to_f64(), 1.0);
+        assert_eq!(f16::from_scalar(Scalar::Float(1.0 + 2f64.powi(-11))).to_f64(), 1.0);
+        assert!(
+            f16::from_scalar(Scalar::Float(f64::NAN)).is_nan() && bf16::from_scalar(Scalar::Float(f64::NAN)).is_nan()
+        );
+        assert_eq!(f16::from_scalar(Scalar::Float(1e9)), f16::INFINITY);
+        assert_eq!(bf16::from_scalar(Scalar::Float(-1e300)), bf16::NEG_INFINITY);
+    }
 
     #[test]
     fn significands() {

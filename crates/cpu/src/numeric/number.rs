@@ -1,5 +1,7 @@
 //! Numbers of the compute types, and their conversion to any other type with the semantics of Rust's `as`.
 
+use kiln_backend::half::round_to_odd;
+
 /// Defines the trait with a method for each integer type, and implements it for the compute types.
 macro_rules! numbers {
     (()
@@ -15,9 +17,7 @@ macro_rules! numbers {
             /// The largest value.
             const HIGHEST: Self;
             fn f32(self) -> f32;
-            /// As `f32`, but rounded to odd: inexact values go to the neighbor whose last bit is 1. Rounding the result
-            /// again, to half precision, then equals a single rounding (Boldo & Melquiond, "When double rounding is
-            /// odd", 2005).
+            /// As `f32`, but rounded to odd, so that rounding the result to half precision equals a single rounding.
             fn f32_odd(self) -> f32;
             fn f64(self) -> f64;
             $(fn $i(self) -> $i;)*
@@ -69,14 +69,3 @@ macro_rules! number {
     };
 }
 kiln_backend::dtype_table!(numbers);
-
-#[inline(always)]
-fn round_to_odd(x: f64) -> f32 {
-    let nearest = x as f32;
-    let back = f64::from(nearest);
-    let bits = nearest.to_bits();
-    // First rounds towards zero: one step back if rounding increased the magnitude.
-    let truncated = if back.abs() > x.abs() { bits.wrapping_sub(1) } else { bits };
-    let exact = back == x || x.is_nan();
-    f32::from_bits(if exact { bits } else { truncated | 1 })
-}

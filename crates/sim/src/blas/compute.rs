@@ -28,8 +28,8 @@ pub unsafe fn store(data: Data, address: u64, value: f64) {
         match data {
             Data::F32 => (address as *mut f32).write_unaligned(value as f32),
             Data::F64 => (address as *mut f64).write_unaligned(value),
-            Data::F16 => (address as *mut f16).write_unaligned(f16::from_f64(value)),
-            Data::Bf16 => (address as *mut bf16).write_unaligned(bf16::from_f64(value)),
+            Data::F16 => (address as *mut f16).write_unaligned(f16::from_f32(odd(value))),
+            Data::Bf16 => (address as *mut bf16).write_unaligned(bf16::from_f32(odd(value))),
         }
     }
 }
@@ -61,10 +61,21 @@ pub unsafe fn poison(workspace: u64, bytes: usize) {
     }
 }
 
+/// An `f64` as an `f32`; the last bit of an inexact one is 1, so that its rounding to half precision is the only one. The crate
+/// `half` does not read all bits of an `f64`.
+fn odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    if f64::from(nearest) == value || value.is_nan() {
+        return nearest;
+    }
+    let towards_zero = if f64::from(nearest).abs() > value.abs() { nearest.to_bits() - 1 } else { nearest.to_bits() };
+    f32::from_bits(towards_zero | 1)
+}
+
 pub fn rounded(rounding: Rounding, value: f64) -> f64 {
     match rounding {
-        Rounding::F16 => f16::from_f64(value).to_f64(),
-        Rounding::Bf16 => bf16::from_f64(value).to_f64(),
+        Rounding::F16 => f16::from_f32(odd(value)).to_f64(),
+        Rounding::Bf16 => bf16::from_f32(odd(value)).to_f64(),
         Rounding::Tf32 if value.is_finite() => {
             // Ten fraction bits, ties to even.
             let bits = (value as f32).to_bits();
