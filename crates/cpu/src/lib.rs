@@ -13,7 +13,5 @@ mod gemm;
 mod memory;
 mod numeric;
 mod ops;
-#[cfg(test)]
-mod testing;
 
 pub use device::{CpuBackend, backend};

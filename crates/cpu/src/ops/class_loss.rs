@@ -44,6 +44,3 @@ impl ClassLossBackend for CpuBackend {
         for_half!(x.dtype(), T => backward::backward::<T, f32>(args), other => Err(Error::dtype(rule.name(), other, WIDER)))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -238,6 +238,3 @@ fn grad_weight<T: Compute>(rule: &Conv2d, grad: Erased<T>, x: Erased<T>, out: Er
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

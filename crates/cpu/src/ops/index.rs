@@ -395,6 +395,3 @@ macro_rules! plus_of_ints {
     };
 }
 kiln_backend::dtype_table!(plus_of_ints);
-
-#[cfg(test)]
-mod tests;

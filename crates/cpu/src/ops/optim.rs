@@ -301,6 +301,3 @@ fn apply_tile<C: Real, U: Update<C, N>, const N: usize>(
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

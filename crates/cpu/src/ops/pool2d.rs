@@ -390,6 +390,3 @@ multiversion! {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -6,8 +6,6 @@
 
 mod batch;
 mod layer;
-#[cfg(test)]
-mod tests;
 
 use kiln_backend::{NormGrads, Result, View, ViewMut};
 

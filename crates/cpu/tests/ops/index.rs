@@ -1,8 +1,11 @@
 //! Tests of `index_select`, `index_add`, `gather` and `scatter`, against direct evaluation of the definitions.
 
-use kiln_backend::{Arguments, DType, ErrorKind, Layout, Scalar};
+use kiln_backend::{
+    Arguments, DType, ErrorKind, GatherArgs, IndexAddArgs, IndexBackend, IndexSelectArgs, Layout, Operand, Scalar,
+    ScatterArgs, ScatterMode,
+};
+use kiln_cpu::CpuBackend;
 
-use super::*;
 use crate::testing::{Tensor, assert_close, layouts, numbers, read_layouts, shape};
 
 fn contiguous(dims: &[usize]) -> Layout {

@@ -5,11 +5,9 @@ use kiln_backend::{
     BatchNormThen, DType, LayerNormArgs, LayerNormBackend, LayerNormGradArgs, NormGrads, ReluAfterNorm, Result,
     RunningStats,
 };
+use kiln_cpu::CpuBackend;
 
-use crate::{
-    device::CpuBackend,
-    testing::{Tensor, assert_close, layouts, numbers, read_layouts},
-};
+use crate::testing::{Tensor, assert_close, layouts, numbers, read_layouts};
 
 const EPS: f64 = 1e-3;
 

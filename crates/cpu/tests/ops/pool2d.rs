@@ -1,8 +1,11 @@
 //! Tests of pooling, against direct evaluation of the definitions.
 
-use kiln_backend::{Arguments, DType, View, ViewMut};
+use kiln_backend::{
+    Arguments, AvgPool2dArgs, AvgPool2dGradArgs, DType, MaxPool2dArgs, MaxPool2dGradArgs, Pool2d, Pool2dBackend,
+    PoolDivisor, Result, View, ViewMut,
+};
+use kiln_cpu::CpuBackend;
 
-use super::*;
 use crate::testing::{Tensor, assert_close, layouts, numbers, read_layouts};
 
 fn windows(kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2], dilation: [usize; 2]) -> Pool2d {

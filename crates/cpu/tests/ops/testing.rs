@@ -1,17 +1,31 @@
-//! Helpers for the modules' tests: small tensors of any dtype in any layout, with `f64` values.
+//! What the tests share: small tensors of any dtype in any layout, with `f64` values.
 
-use kiln_backend::{Buffer, DType, Layout, MAX_RANK, Operand, Result, Shape, View, ViewMut};
-
-use crate::{
-    memory::buffer::CpuBuffer,
-    numeric::{dispatch::for_all, stored::Stored},
+use kiln_backend::{
+    Buffer, DType, Element, Layout, MAX_RANK, MemoryBackend, Operand, RandomState, Shape, View, ViewMut, dtype_table,
+    half::{bf16, f16},
 };
+use kiln_cpu::CpuBackend;
 
 /// A tensor that owns its buffer.
 #[derive(Debug)]
 pub(crate) struct Tensor {
-    pub(crate) buffer: CpuBuffer,
+    pub(crate) buffer: Box<dyn Buffer>,
     pub(crate) layout: Layout,
+}
+
+/// Calls a function for the Rust type of a dtype.
+macro_rules! for_type {
+    (($dtype:expr, $function:ident $arguments:tt) $($kind:ident($variant:ident, $type:ident, $($rest:tt)*))*) => {
+        match $dtype { $(DType::$variant => $function::<$type> $arguments,)* }
+    };
+}
+
+fn bytes_of<T: Element>(value: f64) -> Vec<u8> {
+    bytemuck::bytes_of(&T::from_scalar(value.into())).to_vec()
+}
+
+fn number_of<T: Element>(bytes: &[u8]) -> f64 {
+    bytemuck::checked::pod_read_unaligned::<T>(bytes).to_scalar().to_f64()
 }
 
 pub(crate) fn shape(dims: &[usize]) -> Shape {
@@ -35,14 +49,13 @@ impl Tensor {
     /// element, it holds the last of their values.
     pub(crate) fn with_layout(dtype: DType, layout: Layout, values: &[f64]) -> Tensor {
         let len = layout.span().unwrap().end + 2;
-        let mut buffer = CpuBuffer::new(dtype, len).unwrap();
-        let written: Result<()> = for_all!(dtype, T => {
-            let elements: &mut [T] = bytemuck::cast_slice_mut(buffer.bytes_mut());
-            elements.fill(T::from_scalar(77.0.into()));
-            positions(&layout).into_iter().zip(values).for_each(|(at, &v)| elements[at] = T::from_scalar(v.into()));
-            Ok(())
-        });
-        written.unwrap();
+        let stored = |value: f64| dtype_table!(for_type, dtype, bytes_of(value));
+        let mut buffer = CpuBackend.alloc(dtype, len).unwrap();
+        let bytes = buffer.host_bytes_mut().unwrap();
+        bytes.copy_from_slice(&stored(77.0).repeat(len));
+        for (at, &value) in positions(&layout).into_iter().zip(values) {
+            bytes[at * dtype.size()..][..dtype.size()].copy_from_slice(&stored(value));
+        }
         Tensor { buffer, layout }
     }
 
@@ -58,7 +71,7 @@ impl Tensor {
     }
 
     pub(crate) fn view(&self) -> View<'_> {
-        View { buffer: &self.buffer, layout: &self.layout }
+        View { buffer: &*self.buffer, layout: &self.layout }
     }
 
     pub(crate) fn operand(&self) -> Operand<'_> {
@@ -66,20 +79,19 @@ impl Tensor {
     }
 
     pub(crate) fn view_mut(&mut self) -> ViewMut<'_> {
-        ViewMut { buffer: &mut self.buffer, layout: &self.layout }
+        ViewMut { buffer: &mut *self.buffer, layout: &self.layout }
     }
 
     /// The elements in row-major order.
     pub(crate) fn values(&self) -> Vec<f64> {
-        for_all!(self.buffer.dtype(), T => {
-            let elements: &[T] = bytemuck::cast_slice(self.buffer.bytes());
-            positions(&self.layout).into_iter().map(|at| elements[at].load() as f64).collect()
-        })
+        let dtype = self.buffer.dtype();
+        let elements: Vec<&[u8]> = self.bytes().chunks_exact(dtype.size()).collect();
+        positions(&self.layout).into_iter().map(|at| dtype_table!(for_type, dtype, number_of(elements[at]))).collect()
     }
 
     /// The whole buffer, to check that nothing else was written and to compare bits.
     pub(crate) fn bytes(&self) -> &[u8] {
-        self.buffer.bytes()
+        self.buffer.host_bytes().unwrap()
     }
 }
 
@@ -134,6 +146,24 @@ pub(crate) fn numbers(n: usize, seed: u64) -> Vec<f64> {
         (state >> 40) as f64 / (1u64 << 24) as f64
     };
     (0..n).map(|_| if next() < 0.25 { (next() * 8.0).round() / 2.0 - 2.0 } else { next() * 8.0 - 4.0 }).collect()
+}
+
+/// The words of the first counter blocks of a generator's state, by the definition of Philox4x32-10 (Salmon et al., 2011).
+pub(crate) fn philox(state: RandomState, blocks: usize) -> Vec<u32> {
+    let halves = |product: u64| ((product >> 32) as u32, product as u32);
+    let block = |block: usize| {
+        let position = state.offset.wrapping_add(block as u64);
+        let mut counter = [position as u32, (position >> 32) as u32, 0, 0];
+        let mut key = [state.seed as u32, (state.seed >> 32) as u32];
+        for _ in 0..10 {
+            let (high0, low0) = halves(0xD251_1F53 * u64::from(counter[0]));
+            let (high1, low1) = halves(0xCD9E_8D57 * u64::from(counter[2]));
+            counter = [high1 ^ counter[1] ^ key[0], low1, high0 ^ counter[3] ^ key[1], low0];
+            key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
+        }
+        counter
+    };
+    (0..blocks).flat_map(block).collect()
 }
 
 /// The relative precision of a dtype.

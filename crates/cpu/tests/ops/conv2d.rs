@@ -1,8 +1,11 @@
 //! Tests of `conv2d` and its gradients, against direct evaluation of the definitions.
 
-use kiln_backend::{DType, Layout, View, ViewMut};
+use kiln_backend::{
+    Arguments, Conv2d, Conv2dArgs, Conv2dBackend, Conv2dGradInputArgs, Conv2dGradWeightArgs, DType, Layout, Result,
+    View, ViewMut,
+};
+use kiln_cpu::CpuBackend;
 
-use super::*;
 use crate::testing::{Tensor, assert_close, layouts, numbers, read_layouts};
 
 fn conv2d(rule: Conv2d, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {

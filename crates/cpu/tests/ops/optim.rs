@@ -1,8 +1,8 @@
 //! Tests of the optimizer steps, against the values of `torch.optim`.
 
-use kiln_backend::{Arguments, DType};
+use kiln_backend::{Arguments, DType, OptimArgs, OptimBackend, OptimRule, OptimScaling, OptimSlot, Result};
+use kiln_cpu::CpuBackend;
 
-use super::*;
 use crate::testing::{Tensor, assert_close, numbers};
 
 const SGD: OptimRule =

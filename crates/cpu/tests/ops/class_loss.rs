@@ -1,8 +1,11 @@
 //! Tests of `class_loss`, against direct evaluation of the definitions.
 
-use kiln_backend::{Arguments, ClassLoss, ClassLossInput, DType, ErrorKind, Layout, Reduction};
+use kiln_backend::{
+    Arguments, ClassLoss, ClassLossArgs, ClassLossBackend, ClassLossGradArgs, ClassLossInput, ClassLossOperands, DType,
+    ErrorKind, Layout, Reduction, Result,
+};
+use kiln_cpu::CpuBackend;
 
-use super::*;
 use crate::testing::{Tensor, assert_close, epsilon, layouts, numbers, read_layouts, shape};
 
 const FLOATS: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16];
