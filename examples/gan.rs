@@ -122,7 +122,7 @@ fn critic(width: usize) -> kiln::Result<Sequential> {
 /// `mean((‖gradient‖ - 1)²)` at random points between real and generated images, as a tensor that can be differentiated.
 fn gradient_penalty(critic: &Sequential, real: &Tensor, fake: &Tensor) -> kiln::Result<Tensor> {
     let share = Tensor::rand([real.size(0)?, 1, 1, 1], real.device())?;
-    let between = real.mul(&share)?.add(&fake.mul(&share.neg()?.add(1.0)?)?)?.detach().requires_grad_(true)?;
+    let between = calc!(real * share + fake * (1.0 - share))?.detach().requires_grad_(true)?;
     let scores = critic.forward(&between)?.sum(())?;
     let slopes = grad_with(&[(scores, None)], &[&between], BackwardOptions::create_graph())?;
     let slope = slopes.into_iter().next().flatten().expect("a critic's score depends on its image");
@@ -163,10 +163,10 @@ impl Gan {
     fn critic_step(&mut self, real: &Tensor) -> kiln::Result<(Tensor, Tensor)> {
         let noise = self.noise(real.size(0)?, real.device())?;
         let fake = no_grad(|| self.generator.forward(&noise))?;
-        let distance = self.critic.forward(real)?.mean(())?.sub(&self.critic.forward(&fake)?.mean(())?)?;
+        let distance = calc!(self.critic.forward(real)?.mean(()) - self.critic.forward(&fake)?.mean(()))?;
         let penalty = gradient_penalty(&self.critic, real, &fake)?;
         self.critic_optimizer.zero_grad();
-        penalty.mul(self.penalty)?.sub(&distance)?.backward()?;
+        (&penalty * self.penalty - &distance)?.backward()?;
         self.critic_optimizer.step()?;
         Ok((distance.detach(), penalty.detach()))
     }

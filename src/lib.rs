@@ -93,7 +93,7 @@ pub mod prelude {
     #[doc(no_inline)]
     pub use kiln_nn::{Module, ModuleExt, ModuleTree};
     #[doc(no_inline)]
-    pub use kiln_tensor::{DType, Device, Tensor, manual_seed, no_grad, no_grad_guard};
+    pub use kiln_tensor::{DType, Device, Tensor, calc, manual_seed, no_grad, no_grad_guard};
 }
 
 /// The README's code is compiled and run with the documentation's.

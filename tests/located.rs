@@ -168,6 +168,49 @@ fn frequent_mistakes_come_with_a_hint() {
     is_here(fails(|| grad[0].sum(())?.backward()), &["create_graph"]);
 }
 
+/// The line of an operator's error is that on which its expression begins, as the compiler gives it; a later operator leaves
+/// it as it is.
+#[test]
+fn an_operator_passes_the_error_on_with_its_line() {
+    let (a, b) = (zeros(&[2, 3]), zeros(&[4, 5]));
+    is_here(fails(|| &a * &b + &a), &["mul: ", "[2, 3]", "[4, 5]"]);
+    is_here(fails(|| &a - &a * &b), &["mul: "]);
+    is_here(fails(|| &a * &a + &b), &["add: "]);
+    is_here(fails(|| 2.0 * &a / &b - &b), &["div: "]);
+    let line = line!() + 1;
+    let sum = &a * &b;
+    let (error, _) = fails(|| sum + &a);
+    assert_eq!(error.location().map(|location| location.line()), Some(line), "{error:?}");
+}
+
+/// In `calc!` each operator has a line and a column of its own, and calls keep theirs.
+#[test]
+#[rustfmt::skip]
+fn calc_names_the_line_of_the_operator() {
+    let (a, b) = (zeros(&[2, 3]), zeros(&[4, 5]));
+    is_here(fails(|| calc!(a * b + 1.0)), &["mul: ", "[2, 3]", "[4, 5]"]);
+    let check = |line: u32, column: u32, operation: &str, result: Result<Tensor>| {
+        let error = result.unwrap_err();
+        let found = error.location().map(|location| (location.line() - line, location.column()));
+        assert_eq!(found, Some((1, column)), "{error:?}");
+        assert!(error.to_string().starts_with(operation), "{error}");
+    };
+    check(line!(), 15, "mul: ", calc!(a * 2.0
+          + a * b
+          - a));
+    check(line!(), 11, "sub: ", calc!(a * (1.0 + a
+          - b) * 2.0));
+    check(line!(), 11, "div: ", calc!(-(a % 2.0)
+          / b + 1.0));
+    check(line!(), 14, "lt: ", calc!((a > 0.0) &
+          (b < a)));
+    check(line!(), 15, "add: ", calc!(2.0 * a
+          - a + b));
+    check(line!(), 12, "matmul: ", calc!(a + a
+          .matmul(&a)
+          * b));
+}
+
 /// `Display` stays one line: it goes into logs, and into other errors.
 #[test]
 fn the_message_alone_is_one_line() {

@@ -1,10 +1,11 @@
 //! Procedural macros: `#[derive(Module)]` of `kiln-nn`, documented there; `#[located]`, with which errors of Kiln's own
-//! crates carry the line of the user's program that they come from; and `tensor_formula!`, with which the formulas of
-//! the tables of element-wise operations become operations on tensors.
+//! crates carry the line of the user's program that they come from; `tensor_formula!`, with which the formulas of the
+//! tables of element-wise operations become operations on tensors; and the inner part of `calc!` of `kiln-tensor`.
 
 #![forbid(unsafe_code)]
 
 mod attributes;
+mod calc;
 mod erased;
 mod expand;
 mod externs;
@@ -42,4 +43,11 @@ pub fn located(arguments: proc_macro::TokenStream, item: proc_macro::TokenStream
 pub fn tensor_formula(formula: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let formula = syn::parse_macro_input!(formula as syn::Expr);
     formula::expand(&formula).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// The inner part of `kiln_tensor::calc!`, documented there: its argument after the path of `kiln-tensor` in brackets.
+#[proc_macro]
+pub fn calc_in(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    let input = syn::parse_macro_input!(input as calc::Input);
+    calc::expand(&input).unwrap_or_else(syn::Error::into_compile_error).into()
 }

@@ -7,7 +7,7 @@ use kiln_nn::{BatchNormalizer, ModuleTree, Part};
 use kiln_tensor::{
     DType, Error, Result, Running, Tensor,
     autograd::{BackwardCtx, Function, FunctionCtx, apply},
-    no_grad,
+    calc, no_grad,
 };
 use parking_lot::Mutex;
 
@@ -167,10 +167,10 @@ impl Function for Normalize {
             return Err(Error::shape(OP, expected, inputs[0].shape()));
         }
         let mean = means.mul(&counts)?.sum(0)?.div(&total)?;
-        let squares = squares.add(&means.sub(&mean)?.square()?.mul(&counts)?)?.sum(0)?;
+        let squares = calc!(squares + (means - mean)?.square() * counts)?.sum(0)?;
         let inv_std = squares.div(&total)?.add(self.eps)?.rsqrt()?;
         let unbiased = squares.div(&total.sub(1.0)?)?;
-        let mut out = x.sub(&column(&mean)?)?.mul(&column(&inv_std)?)?;
+        let mut out = calc!((x - column(&mean)) * column(&inv_std))?;
         if self.weight.is_some() {
             out.mul_(&column(&inputs[1])?)?;
         }
@@ -209,7 +209,7 @@ impl Function for Normalize {
             let means = sums.div(&total)?;
             let through_variance = means.narrow(0, c, c)?.mul(&inv_std.square()?)?;
             let through_mean = column(&means.narrow(0, 0, c)?)?;
-            let grad = g.sub(&through_mean)?.sub(&x.mul(&column(&through_variance)?)?)?.mul(&column(&inv_std)?)?;
+            let grad = calc!((g - through_mean - x * column(&through_variance)) * column(&inv_std))?;
             let grad = if self.weight.is_some() { grad.mul(&column(&ctx.saved(4)?)?)? } else { grad };
             grads[0] = Some(grad.reshape(input.dims())?.to_dtype(input.dtype())?);
         }

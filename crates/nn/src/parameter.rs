@@ -12,6 +12,7 @@ use std::{
 use kiln_derive::located;
 use kiln_tensor::{
     Result, Running, Tensor,
+    calc::{Operand, Term},
     captured::{is_capturing, valid_while},
 };
 
@@ -58,6 +59,13 @@ impl Deref for Parameter {
     }
 }
 
+impl Operand for &Parameter {
+    type Term = Term;
+    fn term(self) -> Term {
+        (&self.0).term()
+    }
+}
+
 /// A tensor that is part of a module's state but not trained, such as a running mean. It dereferences to its
 /// [`Tensor`], which in-place operations change.
 #[derive(Clone, Debug)]
@@ -99,6 +107,13 @@ impl Deref for Buffer {
     type Target = Tensor;
     fn deref(&self) -> &Tensor {
         &self.tensor
+    }
+}
+
+impl Operand for &Buffer {
+    type Term = Term;
+    fn term(self) -> Term {
+        (&self.tensor).term()
     }
 }
 

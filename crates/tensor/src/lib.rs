@@ -8,6 +8,8 @@
 
 pub mod autocast;
 pub mod autograd;
+#[doc(hidden)]
+pub mod calc;
 pub mod captured;
 mod creation;
 pub mod cuda;
@@ -40,6 +42,8 @@ pub use kiln_backend::{
 };
 #[doc(hidden)]
 pub use kiln_backend::{call_sites, for_each_element};
+#[doc(hidden)]
+pub use kiln_derive::calc_in;
 /// The version of the `ndarray` crate whose arrays [`Tensor::from_ndarray`] takes, 0.17: use this re-export, so that
 /// versions agree.
 #[cfg(feature = "ndarray")]

@@ -220,7 +220,7 @@ fn polynomial_with_two_inputs() -> Result<()> {
     let golden = tutorial("polynomial");
     let a = tensor(&golden["a"]).requires_grad_(true)?;
     let b = tensor(&golden["b"]).requires_grad_(true)?;
-    let q = ((3 * a.pow(3)?)? - b.pow(2)?)?;
+    let q = kiln_tensor::calc!(3 * a.pow(3) - b.pow(2))?;
     assert_eq!(q.to_string(), golden["q_repr"]);
     q.backward_with(&Tensor::ones(2, Device::Cpu)?, BackwardOptions::default())?;
     assert_equal(&a.grad().unwrap(), &golden["a_grad"]);

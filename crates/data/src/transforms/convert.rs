@@ -1,7 +1,7 @@
 //! `ToTensor`, `ToImage`, `Normalize` and `OneHot`.
 
 use kiln_derive::located;
-use kiln_tensor::{DType, Device, Error, Result, Tensor};
+use kiln_tensor::{DType, Device, Error, Result, Tensor, calc};
 
 use super::{Image, Transform};
 
@@ -126,7 +126,7 @@ impl Transform<Tensor> for Normalize {
                 .to_dtype(x.dtype())?
                 .to_device(x.device())
         };
-        x.sub(&column(&self.mean)?)?.div(&column(&self.std)?)
+        calc!((x - column(&self.mean)) / column(&self.std))
     }
 }
 

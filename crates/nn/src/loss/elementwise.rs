@@ -7,6 +7,7 @@ use kiln_tensor::{
     DType, Error, Reduction, Result, Tensor,
     autocast::cast_operands,
     autograd::{BackwardCtx, Function, FunctionCtx, apply},
+    calc,
 };
 
 use super::composed::{composed, reduced, same_shape, x_log_y};
@@ -107,16 +108,13 @@ impl Function for BinaryCrossEntropy {
         ctx.save(x);
         ctx.save(target);
         let log = |x: &Tensor| x.log()?.clamp_min(-100.0);
-        target.mul(&log(x)?)?.add(&one_minus(target)?.mul(&log(&one_minus(x)?)?)?)?.neg()
+        calc!(-(target * log(x) + one_minus(target) * log(&one_minus(x)?)))
     }
 
     fn backward(&self, ctx: &BackwardCtx<'_>, grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let (x, target) = (ctx.saved(0)?, ctx.saved(1)?);
-        let of_x = || {
-            let slope = x.sub(&target)?.div(&one_minus(&x)?.mul(&x)?.clamp_min(f64::from(SMALLEST))?)?;
-            slope.mul(grad)
-        };
-        let of_target = || one_minus(&x)?.log()?.sub(&x.log()?)?.mul(grad);
+        let of_x = || calc!((x - target) / (one_minus(&x) * x)?.clamp_min(f64::from(SMALLEST)) * grad);
+        let of_target = || calc!((one_minus(&x)?.log() - x.log()) * grad);
         let wanted = [ctx.needs(0).then(of_x), ctx.needs(1).then(of_target)];
         wanted.into_iter().map(Option::transpose).collect()
     }
@@ -125,7 +123,7 @@ impl Function for BinaryCrossEntropy {
 /// `error²/(2 * bend)` up to `bend`, and its tangent line above, for nonnegative errors.
 fn bent(error: &Tensor, bend: f64) -> Result<Tensor> {
     let near = error.clamp_max(bend)?;
-    near.square()?.mul(0.5 / bend)?.add(&error.sub(&near)?)
+    calc!(near.square() * (0.5 / bend) + (error - near))
 }
 
 #[located(site)]
@@ -202,7 +200,7 @@ impl PoissonNLLLoss {
             if self.full {
                 let many = target.gt(1.0)?;
                 let count = many.where_cond(target, 2.0)?;
-                let term = count.mul(&count.log()?)?.sub(&count)?.add(&count.mul(2.0 * PI)?.log()?.mul(0.5)?)?;
+                let term = calc!(count * count.log() - count + (count * (2.0 * PI))?.log() * 0.5)?;
                 losses = losses.add(&many.where_cond(&term, 0.0)?)?;
             }
             reduced(losses, self.reduction)
@@ -243,7 +241,7 @@ impl GaussianNLLLoss {
             // A variance that is too small gets the gradient of the smallest allowed one.
             let raised = var.detach().clamp_min(self.eps)?.sub(&var.detach())?;
             let var = var.add(&raised)?;
-            let mut losses = input.sub(target)?.square()?.div(&var)?.add(&var.log()?)?.mul(0.5)?;
+            let mut losses = calc!(((input - target)?.square() / var + var.log()) * 0.5)?;
             if self.full {
                 losses = losses.add(0.5 * (2.0 * PI).ln())?;
             }

@@ -1,6 +1,6 @@
 //! The Lion optimizer.
 
-use kiln_tensor::Result;
+use kiln_tensor::{Result, calc};
 
 use super::{Hyperparameters, Optim, State, Update, UpdateRule, non_negative, rule::keep, shares};
 
@@ -32,7 +32,7 @@ impl UpdateRule for LionOptions {
         at.decay(self.weight_decay)?;
         let grad = at.gradient(0.0, self.maximize)?;
         let [average] = at.states else { return Ok(()) };
-        let direction = average.mul(self.betas.0)?.add(&grad.mul(1.0 - self.betas.0)?)?.sign()?;
+        let direction = calc!(average * self.betas.0 + grad * (1.0 - self.betas.0))?.sign()?;
         at.param.sub_(&direction.mul(&at.number(at.lr)?)?)?;
         keep(average, self.betas.1, &grad)
     }

@@ -1,6 +1,6 @@
 //! The Muon optimizer.
 
-use kiln_tensor::{DType, Error, Result, Tensor};
+use kiln_tensor::{DType, Error, Result, Tensor, calc};
 
 use super::{Choice, Hyperparameters, Optim, State, Update, UpdateRule, finite, non_negative};
 
@@ -76,8 +76,8 @@ impl MuonOptions {
         x = x.div(&x.norm(2.0, ())?.clamp_min(self.eps)?)?;
         for _ in 0..self.ns_steps {
             let gram = x.matmul(&x.t()?)?;
-            let polynomial = gram.mul(b)?.add(&gram.matmul(&gram)?.mul(c)?)?;
-            x = x.mul(a)?.add(&polynomial.matmul(&x)?)?;
+            let polynomial = calc!(gram * b + gram.matmul(&gram) * c)?;
+            x = calc!(x * a + polynomial.matmul(&x))?;
         }
         if rows > columns { x.t() } else { Ok(x) }
     }
@@ -118,7 +118,7 @@ impl UpdateRule for MuonOptions {
         }
         super::rule::keep(buffer, self.momentum, at.grad)?;
         let ahead = if self.nesterov {
-            at.grad.mul(1.0 - self.momentum)?.add(&buffer.mul(self.momentum)?)?
+            calc!(at.grad * (1.0 - self.momentum) + buffer * self.momentum)?
         } else {
             buffer.clone()
         };

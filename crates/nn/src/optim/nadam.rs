@@ -1,6 +1,6 @@
 //! The NAdam optimizer.
 
-use kiln_tensor::{Result, Tensor};
+use kiln_tensor::{Result, Tensor, calc};
 
 use super::{Hyperparameters, Optim, State, Update, UpdateRule, non_negative, rule::keep, shares};
 
@@ -51,10 +51,9 @@ impl UpdateRule for NAdamOptions {
         keep(square, beta2, &grad.square()?)?;
         let correction = at.power_of_step(beta2)?.neg()?.add(1.0)?;
         let divisor = square.div(&at.number(&correction)?)?.sqrt()?.add(eps)?;
-        let one_minus = |x: &Tensor| x.neg()?.add(1.0);
-        let of_grad = at.lr.mul(&one_minus(&now)?)?.div(&one_minus(product)?)?;
-        let of_mean = at.lr.mul(&next)?.div(&one_minus(&product.mul(&next)?)?)?;
-        let change = grad.mul(&at.number(&of_grad)?)?.add(&mean.mul(&at.number(&of_mean)?)?)?;
+        let of_grad = calc!(at.lr * (1.0 - now) / (1.0 - product))?;
+        let of_mean = calc!(at.lr * next / (1.0 - product * next))?;
+        let change = calc!(grad * at.number(&of_grad) + mean * at.number(&of_mean))?;
         at.param.sub_(&change.div(&divisor)?)
     }
 

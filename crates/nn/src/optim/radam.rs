@@ -1,6 +1,6 @@
 //! The RAdam optimizer.
 
-use kiln_tensor::Result;
+use kiln_tensor::{Result, calc};
 
 use super::{Hyperparameters, Optim, State, Update, UpdateRule, non_negative, rule::keep, shares};
 
@@ -45,11 +45,11 @@ impl UpdateRule for RAdamOptions {
         // The length of the simple moving average that the second moment approximates: while it is short, the variance
         // of the second moment is too large to divide by it.
         let longest = 2.0 / (1.0 - beta2) - 1.0;
-        let length = at.step.mul(&power)?.mul(-2.0)?.div(&correction2)?.add(longest)?;
-        let rectified = length.sub(4.0)?.mul(&length.sub(2.0)?)?.mul(longest)?;
-        let rectified = rectified.div(&length.mul((longest - 4.0) * (longest - 2.0))?)?.mul(&correction2)?.sqrt()?;
+        let length = calc!(at.step * power * -2.0 / correction2 + longest)?;
+        let rectified = calc!((length - 4.0) * (length - 2.0) * longest)?;
+        let rectified = calc!(rectified / (length * ((longest - 4.0) * (longest - 2.0))) * correction2)?.sqrt()?;
         let step_size = at.lr.div(&correction1)?;
-        let adapted = mean.div(&square.sqrt()?.add(eps)?)?.mul(&at.number(&step_size.mul(&rectified)?)?)?;
+        let adapted = calc!(mean / (square.sqrt() + eps) * at.number(&calc!(step_size * rectified)?))?;
         let plain = mean.mul(&at.number(&step_size)?)?;
         at.param.sub_(&length.gt(5.0)?.where_cond(&adapted, &plain)?)
     }

@@ -51,7 +51,7 @@ pub trait Choice: Debug {
 ///
 /// ```
 /// use kiln_nn::optim::{Hyperparameters, Optim, Optimizer, State, Update, UpdateRule, non_negative};
-/// use kiln_tensor::{Device, Result, Tensor};
+/// use kiln_tensor::{Device, Result, Tensor, calc};
 ///
 /// kiln_nn::hyperparameters! {
 ///     "Lion" LionOptions, lr = 1e-4,
@@ -73,8 +73,8 @@ pub trait Choice: Debug {
 ///
 ///     fn update(&self, at: &Update<'_>) -> Result<()> {
 ///         let (average, grad, lr) = (&at.states[0], at.grad, at.number(at.lr)?);
-///         let direction = average.mul(self.betas.0)?.add(&grad.mul(1.0 - self.betas.0)?)?.sign()?;
-///         at.param.sub_(&direction.add(&at.param.mul(self.weight_decay)?)?.mul(&lr)?)?;
+///         let direction = calc!(average * self.betas.0 + grad * (1.0 - self.betas.0))?.sign()?;
+///         at.param.sub_(&calc!((direction + at.param * self.weight_decay) * lr)?)?;
 ///         average.mul_(self.betas.1)?;
 ///         average.add_(&grad.mul(1.0 - self.betas.1)?)
 ///     }

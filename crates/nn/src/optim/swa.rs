@@ -2,7 +2,7 @@
 
 use kiln_derive::located;
 use kiln_tensor::{
-    DType, Device, Error, Result, Tensor,
+    DType, Device, Error, Result, Tensor, calc,
     captured::{before_launch, is_capturing, unless_capturing},
     no_grad,
 };
@@ -172,7 +172,7 @@ impl<M: ModuleTree> AveragedModel<M> {
         }
         // Integer tensors, such as counts.
         let [average64, value64] = [average, value].map(|tensor| tensor.to_dtype(DType::F64));
-        average64?.mul(1.0 - weight)?.add(&value64?.mul(weight)?)?.to_dtype(average.dtype())
+        calc!(average64? * (1.0 - weight) + value64? * weight)?.to_dtype(average.dtype())
     }
 }
 

@@ -255,8 +255,22 @@ macro_rules! operators {
             type Output = Result<Tensor>;
             fn $method(self, other: R) -> Result<Tensor> { arithmetic(BinaryOp::$op, &self.into(), &other.into()) }
         }
+        // An error is passed on: `&a * &b + &c`. Between two results, and for a result and a number, Rust allows only the
+        // standard library to implement operators; `calc!` has them.
+        operators!(@result $trait $method $op: &Tensor, Result<Tensor>; Tensor, Result<Tensor>;
+            Result<Tensor>, &Tensor; Result<Tensor>, Tensor;);
         // One float and one integer type: with more of them `(2.0 * &x)?.sum(())` would need a type annotation.
-        operators!(@scalar $trait $method $op: f64 i64);
+        operators!(@scalar $trait $method $op: f64 i64 Scalar);
+    )*};
+    (@result $trait:ident $method:ident $op:ident: $($lhs:ty, $rhs:ty;)*) => {$(
+        #[located]
+        impl ops::$trait<$rhs> for $lhs {
+            type Output = Result<Tensor>;
+            fn $method(self, other: $rhs) -> Result<Tensor> {
+                let (a, b) = (self.operand()?, other.operand()?);
+                arithmetic(BinaryOp::$op, &a, &b)
+            }
+        }
     )*};
     (@scalar $trait:ident $method:ident $op:ident: $($ty:ty)*) => {$(
         #[located]
@@ -270,6 +284,29 @@ macro_rules! operators {
             fn $method(self, other: Tensor) -> Result<Tensor> { scalar_first(BinaryOp::$op, self.into(), &other) }
         }
     )*};
+}
+
+/// An operand of a Rust operator that may be the error of another.
+trait MaybeFailed {
+    fn operand(self) -> Result<Rhs>;
+}
+
+impl MaybeFailed for &Tensor {
+    fn operand(self) -> Result<Rhs> {
+        Ok(self.into())
+    }
+}
+
+impl MaybeFailed for Tensor {
+    fn operand(self) -> Result<Rhs> {
+        Ok(self.into())
+    }
+}
+
+impl MaybeFailed for Result<Tensor> {
+    fn operand(self) -> Result<Rhs> {
+        self.map(Rhs::from)
+    }
 }
 
 operators! {

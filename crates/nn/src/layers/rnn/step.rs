@@ -1,6 +1,6 @@
 //! One step of a recurrent layer: gates and states.
 
-use kiln_tensor::{Error, Result, Tensor, TensorOptions, autocast::cast_operand};
+use kiln_tensor::{Error, Result, Tensor, TensorOptions, autocast::cast_operand, calc};
 
 use crate::{init, parameter::Parameter, saved_choice};
 
@@ -113,7 +113,7 @@ impl Weights {
                 let gates = of_inputs.add(&of_hidden)?.chunk(4, -1)?;
                 let [input, forget, cell, output] = four(&gates)?;
                 let c = state.c.as_ref().ok_or_else(|| Error::argument("LSTM", "there is no cell state"))?;
-                let c = forget.sigmoid()?.mul(c)?.add(&input.sigmoid()?.mul(&cell.tanh()?)?)?;
+                let c = calc!(forget.sigmoid() * c + input.sigmoid() * cell.tanh())?;
                 let h = output.sigmoid()?.mul(&c.tanh()?)?;
                 let h = self.weight_hr.as_ref().map_or(Ok(h.clone()), |weight| h.linear(weight, None))?;
                 Ok(State { h, c: Some(c) })
