@@ -1,5 +1,5 @@
-//! Training steps and inference of the MLP, LeNet, VGG16 and ResNet-18, on the CPU and, with the feature `cuda`, on a
-//! GPU: in `f32`, with TensorFloat-32, in `bf16` with channels-last images, and with cuDNN's benchmark mode on and off
+//! Training steps and inference of the MLP, LeNet, VGG16 and ResNet-18, and training steps of an LSTM, a GPT and attention
+//! over long sequences, on the CPU and, with the feature `cuda`, on a GPU: in `f32`, with TensorFloat-32, in `bf16` with channels-last images, and with cuDNN's benchmark mode on and off
 //! (`settings/mod.rs`).
 //!
 //! `cargo bench --bench models`, with words such as `mlp` or `vgg16-train` to select some. It ends with a table of
@@ -8,6 +8,7 @@
 //! `KILN_BENCH_TURNS=cpu` (or `cuda`), which then times the workloads requested on standard input.
 
 mod devices;
+mod sequences;
 mod settings;
 mod turns;
 
@@ -17,15 +18,16 @@ use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use kiln::{
     CapturedStep, ErrorKind, autocast,
     models::{LeNet, Mlp, ResNetOptions, VggOptions, resnet18, vgg16},
-    nn::CrossEntropyLoss,
-    optim::{Optimizer, SGD},
+    nn::functional,
+    optim::{AdamW, Optimizer, SGD},
     prelude::*,
 };
+use sequences::{Attention, Gpt, GptSizes, LstmClassifier};
 use settings::{Precision, Settings};
 use turns::Workload;
 
 /// The workloads: a name, which `compare.py` knows as well, the batches, and those that only a GPU is given.
-const WORKLOADS: [(&str, &[usize], &[usize]); 12] = [
+const WORKLOADS: [(&str, &[usize], &[usize]); 15] = [
     ("mlp-train", &[64, 512], &[256]),
     // Steps that are captured as a graph, which only a GPU does.
     ("mlp-graph", &[], &[64, 256, 512]),
@@ -39,7 +41,15 @@ const WORKLOADS: [(&str, &[usize], &[usize]); 12] = [
     ("resnet18-train", &[8], &[64, 256]),
     ("resnet18-graph", &[], &[8, 64, 256]),
     ("resnet18-infer", &[1, 8], &[64, 256]),
+    ("lstm-train", &[32], &[256]),
+    ("gpt-train", &[16], &[64]),
+    ("attention-train", &[1], &[8]),
 ];
+
+/// Whether a workload has convolutions, so that there is something to search for.
+fn has_convolutions(name: &str) -> bool {
+    ["lenet", "vgg16", "resnet18"].iter().any(|network| name.starts_with(network))
+}
 
 /// One workload with one batch on one device.
 #[derive(Clone, Copy)]
@@ -57,8 +67,7 @@ impl Case {
         for (name, batches, large) in WORKLOADS {
             for device in devices::all() {
                 for settings in Settings::asked(device)? {
-                    // There is nothing to search for without convolutions.
-                    if settings.benchmark && name.starts_with("mlp") {
+                    if settings.benchmark && !has_convolutions(name) {
                         continue;
                     }
                     let large = if device.is_cuda() { large } else { &[] };
@@ -121,7 +130,7 @@ impl Row {
 }
 
 fn table(rows: &[Row]) {
-    println!("\n| workload | batch | device | settings | ms | images/s | peak of tensors, MiB | held, MiB |");
+    println!("\n| workload | batch | device | settings | ms | samples/s | peak of tensors, MiB | held, MiB |");
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     rows.iter().for_each(Row::print);
 }
@@ -144,7 +153,7 @@ fn steps() -> anyhow::Result<()> {
             // A GPU's clock is steadier.
             let (warm_up, measured) = if case.device.is_cuda() { (300, 1500) } else { (1000, 5000) };
             group.warm_up_time(Duration::from_millis(warm_up)).measurement_time(Duration::from_millis(measured));
-            group.throughput(Throughput::Elements(case.batch as u64)); // images
+            group.throughput(Throughput::Elements(case.batch as u64)); // samples
             begin(case)?;
             let mut step = None;
             if case.is_asked_for() {
@@ -196,7 +205,7 @@ struct Step {
 
 struct Network {
     model: Box<dyn Module>,
-    loss_fn: CrossEntropyLoss,
+    loss_fn: fn(&Tensor, &Tensor) -> kiln::Result<Tensor>,
     /// `None` if it is not trained.
     optimizer: Option<Box<dyn Optimizer>>,
     /// Whether the forward pass is in a region of autocast.
@@ -218,7 +227,7 @@ impl Network {
         };
         // In half precision the network, not the loss.
         let logits = in_region(self.autocast, || self.model.forward(x))?.to_dtype(DType::F32)?;
-        let loss = self.loss_fn.forward(&logits, y)?;
+        let loss = (self.loss_fn)(&logits, y)?;
         optimizer.zero_grad();
         loss.backward()?;
         optimizer.step()?;
@@ -230,13 +239,35 @@ impl Step {
     fn new(name: &str, batch: usize, device: Device, settings: Settings) -> kiln::Result<Step> {
         settings.apply();
         manual_seed(0);
-        let (mut model, image): (Box<dyn Module>, [usize; 3]) = match name.split('-').next() {
-            Some("mlp") => (Box::new(Mlp::new(&[784, 512, 512, 10])?), [1, 28, 28]),
-            Some("lenet") => (Box::new(LeNet::new(10)?), [1, 32, 32]),
-            Some("resnet18") => (Box::new(resnet18(ResNetOptions::default())?), [3, 224, 224]),
+        // Where it is only seen whether everything runs, sequences are short, too.
+        let length = |length: usize| if devices::only_tested() { length / 16 } else { length };
+        let images = |dims: [usize; 3]| settings.images(&Tensor::rand([batch, dims[0], dims[1], dims[2]], device)?);
+        let labels = |n: usize, classes: i64| Tensor::randint(0, classes, n, device);
+        let mut loss_fn: fn(&Tensor, &Tensor) -> kiln::Result<Tensor> = functional::cross_entropy;
+        let (mut model, x, y): (Box<dyn Module>, Tensor, Tensor) = match name.split('-').next() {
+            Some("mlp") => (Box::new(Mlp::new(&[784, 512, 512, 10])?), images([1, 28, 28])?, labels(batch, 10)?),
+            Some("lenet") => (Box::new(LeNet::new(10)?), images([1, 32, 32])?, labels(batch, 10)?),
+            Some("resnet18") => {
+                (Box::new(resnet18(ResNetOptions::default())?), images([3, 224, 224])?, labels(batch, 10)?)
+            }
+            Some("lstm") => {
+                let x = Tensor::rand([length(64), batch, 256], device)?.to_dtype(settings.dtype())?;
+                (Box::new(LstmClassifier::new(256, 2, 10)?), x, labels(batch, 10)?)
+            }
+            Some("gpt") => {
+                let tokens = length(128);
+                let x = labels(batch * tokens, 256)?.reshape([batch, tokens])?;
+                let model = Gpt::new(GptSizes { symbols: 256, context: tokens, layers: 4, heads: 4, width: 256 })?;
+                (Box::new(model), x, labels(batch * tokens, 256)?)
+            }
+            Some("attention") => {
+                loss_fn = functional::mse_loss;
+                let dims = [batch, 8, length(4096), 64];
+                (Box::new(Attention::new(dims)?), Tensor::zeros((), device)?, Tensor::rand(dims, device)?)
+            }
             _ => {
                 let options = VggOptions::default().width(if devices::only_tested() { 0.125 } else { 1.0 });
-                (Box::new(vgg16(options)?), [3, 224, 224])
+                (Box::new(vgg16(options)?), images([3, 224, 224])?, labels(batch, 10)?)
             }
         };
         model.to_device_(device)?;
@@ -248,15 +279,17 @@ impl Step {
         let training = graph || name.ends_with("train");
         let mut optimizer: Option<Box<dyn Optimizer>> = None;
         if training {
-            optimizer = Some(Box::new(SGD::new(model.named_parameters(), 1e-3)?));
+            let parameters = model.named_parameters();
+            optimizer = Some(if name.starts_with("gpt") {
+                Box::new(AdamW::new(parameters, 1e-3)?)
+            } else {
+                Box::new(SGD::new(parameters, 1e-3)?)
+            });
         } else {
             model.eval();
         }
-        let [c, h, w] = image;
-        let x = settings.images(&Tensor::rand([batch, c, h, w], device)?)?;
-        let y = Tensor::randint(0, 10, batch, device)?;
         let autocast = settings.precision == Precision::Bf16;
-        let network = Box::new(Network { model, loss_fn: CrossEntropyLoss::new(), optimizer, autocast });
+        let network = Box::new(Network { model, loss_fn, optimizer, autocast });
         let graph = graph.then(|| CapturedStep::new(device, Network::step as TrainingStep));
         Ok(Step { network, batch: (x, y), graph })
     }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Times training steps and inference of the MLP, LeNet, VGG16 and ResNet-18 in Kiln, PyTorch (eager and compiled),
-candle and burn.
+"""Times training steps and inference of the MLP, LeNet, VGG16 and ResNet-18, and training steps of an LSTM, a GPT and
+attention over 4,096 tokens, in Kiln, PyTorch (eager and compiled), candle and burn.
 
 They take turns of a fraction of a second (Kiln, PyTorch, ..., Kiln, ...), each in a process that stays alive throughout a
 workload, so that other load on the machine affects all of them. Times are medians over the turns; `Kiln's speed` is the
@@ -12,8 +12,8 @@ With `--cuda` everything is measured in f32 with TensorFloat-32 off and on, and 
 workloads with convolutions with cuDNN's benchmark off and on. Both sides have the same settings, and are timed with CUDA
 events. `--precision` and `--benchmark` select some. candle and burn run only in f32. `bf16` is a network in f32 under
 autocast, on both sides.
-PyTorch needs `pip install torch`; candle and burn are built by cargo, which takes minutes the first time. Frameworks that
-are missing are omitted, and a turn that takes longer than `--limit` is reported as such.
+PyTorch needs `pip install torch`; candle and burn are built by cargo, which takes minutes the first time. They have the
+networks of images only (burn all but ResNet-18). Frameworks that are missing are omitted, and a turn that takes longer than `--limit` is reported as such.
 
     python3 benches/peers/compare.py                                    # everything, half an hour at least
     python3 benches/peers/compare.py --peers pytorch mlp-train lenet-train
@@ -43,7 +43,13 @@ WORKLOADS = {
     "vgg16-infer": ([1, 8], [64, 256]),
     "resnet18-train": ([8], [64, 256]),
     "resnet18-infer": ([1, 8], [64, 256]),
+    "lstm-train": ([32], [256]),
+    "gpt-train": ([16], [64]),
+    "attention-train": ([1], [8]),
 }
+CONVOLUTIONS = ("lenet", "vgg16", "resnet18")
+# What the programs of some frameworks do not have.
+LACKING = {"candle": ("lstm", "gpt", "attention"), "burn": ("resnet18", "lstm", "gpt", "attention")}
 PRECISIONS = ["f32", "tf32", "bf16"]
 BENCHMARKS = ["off", "on"]
 TURN = 300  # milliseconds that a turn should last
@@ -150,7 +156,7 @@ class Side:
 
 def compare(workload, batch, settings, commands, args):
     plain = settings == ("f32", "off")
-    lacking = ["burn"] if workload.startswith("resnet18") else []  # its program does not have it
+    lacking = [name for name, networks in LACKING.items() if workload.startswith(networks)]
     names = [name for name in commands if (plain or name in SET) and name not in lacking]
     sides = [Side(name, *commands[name], settings, args) for name in names]
     try:
@@ -207,7 +213,7 @@ def main():
             commands[name] = SIDES[name](args, ["--features", "cuda"] if args.cuda else [])
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
-    print("| workload | batch | settings | framework | ms | images/s | peak memory, MiB | Kiln's speed |")
+    print("| workload | batch | settings | framework | ms | samples/s | peak memory, MiB | Kiln's speed |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for workload, (batches, large) in WORKLOADS.items():
         if workload in args.skip.split(",") or args.workloads and workload not in args.workloads:
@@ -218,7 +224,7 @@ def main():
         for batch in batches:
             for settings in [(precision, benchmark) for precision in precisions for benchmark in benchmarks]:
                 # There is nothing to search for without convolutions.
-                if settings[1] == "off" or not workload.startswith("mlp"):
+                if settings[1] == "off" or workload.startswith(CONVOLUTIONS):
                     compare(workload, batch, settings, commands, args)
 
 

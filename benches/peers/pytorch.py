@@ -100,15 +100,68 @@ def resnet18():
     return nn.Sequential(*layers), (3, 224, 224)
 
 
+class LstmClassifier(nn.Module):
+    def __init__(self, width=256, layers=2, classes=10):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(width, width, layers), nn.Linear(width, classes)
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[0][-1])
+
+
+class Gpt(nn.Module):
+    def __init__(self, symbols=256, context=128, layers=4, heads=4, width=256):
+        super().__init__()
+        self.symbols, self.positions = nn.Embedding(symbols, width), nn.Embedding(context, width)
+        options = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
+        blocks = [nn.TransformerEncoderLayer(width, heads, 4 * width, **options) for _ in range(layers)]
+        self.blocks, self.norm, self.head = nn.ModuleList(blocks), nn.LayerNorm(width), nn.Linear(width, symbols)
+        mask = nn.Transformer.generate_square_subsequent_mask(context)
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x):
+        x = self.symbols(x) + self.positions(torch.arange(x.shape[1], device=x.device))
+        for block in self.blocks:
+            x = block(x, src_mask=self.mask, is_causal=True)
+        return self.head(self.norm(x)).flatten(0, 1)
+
+
+class Attention(nn.Module):
+    def __init__(self, batch):
+        super().__init__()
+        drawn = [nn.Parameter(torch.randn(batch, 8, 4096, 64)) for _ in range(3)]
+        self.query, self.key, self.value = drawn
+
+    def forward(self, _):
+        return nn.functional.scaled_dot_product_attention(self.query, self.key, self.value)
+
+
+def sequences(name, batch):
+    """A model over sequences, its input and its target, as in `benches/sequences/mod.rs`."""
+    if name == "lstm":
+        return LstmClassifier(), torch.rand(64, batch, 256), torch.randint(0, 10, (batch,))
+    if name == "gpt":
+        return Gpt(), torch.randint(0, 256, (batch, 128)), torch.randint(0, 256, (batch * 128,))
+    return Attention(batch), torch.zeros(()), torch.rand(batch, 8, 4096, 64)
+
+
+def images(name, batch):
+    """A model of images, its input and its target."""
+    model, image = {"mlp": mlp, "lenet": lenet, "vgg16": vgg16, "resnet18": resnet18}[name]()
+    return model, torch.rand(batch, *image), torch.randint(0, 10, (batch,))
+
+
 def workload(name, batch):
     torch.manual_seed(0)
-    model, image = {"mlp": mlp, "lenet": lenet, "vgg16": vgg16, "resnet18": resnet18}[name.split("-")[0]]()
-    model.to(DEVICE)
-    x, y = torch.rand(batch, *image, device=DEVICE), torch.randint(0, 10, (batch,), device=DEVICE)
+    network = name.split("-")[0]
+    model, x, y = (sequences if network in ["lstm", "gpt", "attention"] else images)(network, batch)
+    model, x, y = model.to(DEVICE), x.to(DEVICE), y.to(DEVICE)
     training, autocast = name.endswith("train"), PRECISION == "bf16"
-    if autocast:
+    if autocast and x.is_floating_point():
+        x = x.to(torch.bfloat16)
+    if autocast and x.dim() == 4:
         model.to(memory_format=torch.channels_last)
-        x = x.to(torch.bfloat16, memory_format=torch.channels_last)
+        x = x.to(memory_format=torch.channels_last)
     if not training:
         model.eval()
     forward = torch.compile(model) if COMPILE else model
@@ -124,8 +177,9 @@ def workload(name, batch):
                 logits()
 
         return step
-    loss_fn = nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    loss_fn = nn.MSELoss() if network == "attention" else nn.CrossEntropyLoss()
+    rule = torch.optim.AdamW if network == "gpt" else torch.optim.SGD
+    optimizer = rule(model.parameters(), lr=1e-3)
 
     def step():
         # In half precision the network, not the loss.
