@@ -113,6 +113,10 @@ HOT = [
     Hot(f"norm_packed_(along|across|rows)_{FLOATS}", "output, without the statistics"),
     Hot(f"norm_packed_grad_(along|across|rows)_{FLOATS}", "input's gradient, without the sums"),
     Hot(f"norm_packed_grad_columns_{FLOATS}", "input", counted="load", size=16, each=2),
+    # Of a step that saves its gates; of a GRU, one whose state is also written apart.
+    Hot(f"rnn_cell_(lstm|gru)_packed_{FLOATS}", "element of the state", each=6),
+    Hot(f"rnn_cell_grad_lstm_packed_{FLOATS}", "element of the state", each=5),
+    Hot(f"rnn_cell_grad_gru_packed_{FLOATS}", "element of the state", each=7),
     Hot("optim_(sgd|adagrad)_f32", "parameter", size=16, each=2),
     Hot("optim_(sgd|adagrad)_(f16|bf16)", "parameter", each=2),
     Hot("optim_(adam|rmsprop)_f32", "parameter", size=16, each=4),

@@ -13,7 +13,45 @@ def index(x, index):
     return x[tuple(kinds[type(i)](i) for i in index)]
 
 
+def identity(n, x):
+    return torch.eye(n, dtype=x.dtype)
+
+
+def lstm_cell(x, hidden, c):
+    """From the products of the weights, which PyTorch's cell adds."""
+    n, h = c.shape
+    return torch.lstm_cell(x + hidden, (torch.zeros_like(c), c), identity(4 * h, x), x.new_zeros(4 * h, h))
+
+
+def gru_cell(x, hidden, h):
+    """The hidden state's product is a bias, of each row its own."""
+    n = h.shape[1]
+    weights = identity(3 * n, x), x.new_zeros(3 * n, n), x.new_zeros(3 * n)
+    rows = [torch.gru_cell(*[part[i : i + 1] for part in (x, h)], *weights, hidden[i]) for i in range(len(x))]
+    return torch.cat(rows)
+
+
+def layer(run, x, states, weight, bias, reverse):
+    """A layer whose inputs are multiplied by 1."""
+    weights = [identity(len(weight), x), weight] + ([] if bias is None else [torch.zeros_like(bias), bias])
+    x = x.flip(0) if reverse else x
+    y, *ends = run(x, states, weights, bias is not None, 1, 0.0, True, False, False)
+    return y.flip(0) if reverse else y, *[end[0] for end in ends]
+
+
+def lstm_layer(x, h, c, weight, reverse=False):
+    return layer(torch.lstm, x, (h[None], c[None]), weight, None, reverse)
+
+
+def gru_layer(x, h, weight, bias=None, reverse=False):
+    return layer(torch.gru, x, h[None], weight, bias, reverse)
+
+
 OPS = {
+    "lstm_cell": lstm_cell,
+    "gru_cell": gru_cell,
+    "lstm_layer": lstm_layer,
+    "gru_layer": gru_layer,
     "rsub": lambda x, other: other - x,
     "rdiv": lambda x, other: other / x,
     "rpow": lambda x, base: base**x,
@@ -604,5 +642,18 @@ each("to", {
     "bf16_rounds": ([const([1.00390625, 1.01171875, 3.3895e38, 0.1])], {"dtype": bf16}),
     "f32_gradient": ([randn(2, 3)], {"dtype": f32}),
 })
+
+# --- Recurrent cells and layers ---------------------------------------------------------------------
+
+for suffix, dtype in [("", f64), ("f32", f32)]:
+    each("lstm_cell", {suffix: ([randn(3, 8, dtype=dtype), randn(3, 8, dtype=dtype), randn(3, 2, dtype=dtype)], {})})
+    each("gru_cell", {suffix: ([randn(3, 6, dtype=dtype), randn(3, 6, dtype=dtype), randn(3, 2, dtype=dtype)], {})})
+    for name, reverse in [("", False), ("reverse", True)]:
+        both = "_".join(filter(None, [name, suffix]))
+        states = [randn(2, 3, dtype=dtype) for _ in range(2)]
+        each("lstm_layer", {both: ([randn(4, 2, 12, dtype=dtype), *states, randn(12, 3, dtype=dtype)], {"reverse": reverse})})
+        operands = [randn(4, 2, 9, dtype=dtype), states[0], randn(9, 3, dtype=dtype)]
+        each("gru_layer", {both: ([*operands, randn(9, dtype=dtype)], {"reverse": reverse})})
+each("gru_layer", {"no_bias": ([randn(2, 3, 6), randn(3, 2), randn(6, 2)], {})})
 
 s.write()

@@ -7,7 +7,8 @@ use crate::{
         ArgReduceBackend, BatchNormBackend, BinaryBackend, ClassLossBackend, Conv2dBackend, CopyBackend,
         DropoutBackend, FillBackend, GradScalerBackend, IndexBackend, LayerNormBackend, LinearBackend, MatmulBackend,
         MemoryBackend, OptimBackend, PointwiseLossBackend, Pool2dBackend, RandomBackend, ReduceBackend,
-        ReluBiasGradBackend, ScanBackend, SoftmaxBackend, SortBackend, TrilTriuBackend, UnaryBackend, WhereCondBackend,
+        ReluBiasGradBackend, RnnCellBackend, ScanBackend, SoftmaxBackend, SortBackend, TrilTriuBackend, UnaryBackend,
+        WhereCondBackend,
     },
 };
 
@@ -46,6 +47,7 @@ pub trait Backend:
     + Pool2dBackend
     + BatchNormBackend
     + LayerNormBackend
+    + RnnCellBackend
     + ClassLossBackend
     + PointwiseLossBackend
     + OptimBackend

@@ -126,6 +126,7 @@ arguments! {
 }
 structs! {
     params::Grid<1> params::Grid<2> params::Grid<3> params::Grid<4> params::Grid<5> params::Grid<6>
+    params::Grid<9>
     params::Lines<1> params::Lines<2> params::Lines<3>
     params::Reduce params::RandomState params::Triangle params::Scatter params::Gather params::Search params::Sort
     params::Matmul params::Pool params::Convolution params::PackedPool params::PackedMean params::Groups

@@ -446,13 +446,14 @@ impl Status {
 
 /// Checks the layouts of the structs that have a number of operands.
 const _: () = {
-    let _: [(); 6] = [
+    let _: [(); 7] = [
         Grid::<1>::LAYOUT,
         Grid::<2>::LAYOUT,
         Grid::<3>::LAYOUT,
         Grid::<4>::LAYOUT,
         Grid::<5>::LAYOUT,
         Grid::<6>::LAYOUT,
+        Grid::<9>::LAYOUT,
     ];
     let _: [(); 3] = [Lines::<1>::LAYOUT, Lines::<2>::LAYOUT, Lines::<3>::LAYOUT];
 };

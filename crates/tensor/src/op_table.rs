@@ -188,6 +188,8 @@ macro_rules! structured_operations {
                 lerp "LerpBackward0" dropout "NativeDropoutBackward0"
                 scaled_dot_product_attention "ScaledDotProductFlashAttentionForCpuBackward0"
                 linear "AddmmBackward0" linear_relu "ReluBackward0"
+                lstm_cell "ThnnFusedLstmCellBackward0" gru_cell "ThnnFusedGruCellBackward0"
+                lstm_layer "LstmLayerBackward0" gru_layer "GruLayerBackward0"
                 conv2d "ConvolutionBackward0" conv2d_relu "ReluBackward0" conv2d_add_relu "ReluBackward0"
                 conv_transpose2d "ConvolutionBackward0"
                 max_pool2d "MaxPool2DWithIndicesBackward0" max_pool2d_with_indices "MaxPool2DWithIndicesBackward0"

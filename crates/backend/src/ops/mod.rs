@@ -22,6 +22,7 @@ mod pool2d;
 mod random;
 mod reduce;
 mod relu_bias_grad;
+mod rnn_cell;
 mod scan;
 mod softmax;
 mod sort;
@@ -67,6 +68,7 @@ pub use pool2d::{
 pub use random::{Distribution, RandomArgs, RandomBackend, RandomState, bernoulli_threshold};
 pub use reduce::{ReduceArgs, ReduceBackend, ReduceOp};
 pub use relu_bias_grad::{ReluBiasGradArgs, ReluBiasGradBackend};
+pub use rnn_cell::{GatedCell, RnnCellArgs, RnnCellBackend, RnnCellGradArgs, SAVED_GATES};
 pub use scan::{CumExtreme, CumExtremeArgs, CumsumArgs, ScanBackend};
 pub use softmax::{SoftmaxArgs, SoftmaxBackend, SoftmaxGradArgs, softmax_name};
 pub use sort::{SearchsortedArgs, SortArgs, SortBackend};

@@ -44,7 +44,7 @@ impl<C: bytemuck::Pod> Tile<C> {
 /// # Safety
 /// The `to.len()` elements from `from` on, `stride` apart, can be read.
 #[inline]
-pub(super) unsafe fn load_row<T: Stored>(from: *const T, stride: isize, to: &mut [T::Compute]) {
+pub(crate) unsafe fn load_row<T: Stored>(from: *const T, stride: isize, to: &mut [T::Compute]) {
     match stride {
         // SAFETY: the caller's promise.
         1 => load(unsafe { std::slice::from_raw_parts(from, to.len()) }, to),
@@ -92,7 +92,7 @@ multiversion! {
 /// # Safety
 /// The `from.len()` elements from `to` on, `stride` apart, can be written, and nobody else accesses them.
 #[inline]
-pub(super) unsafe fn store_row<T: Stored>(from: &[T::Compute], to: *mut T, stride: isize) {
+pub(crate) unsafe fn store_row<T: Stored>(from: &[T::Compute], to: *mut T, stride: isize) {
     if stride == 1 {
         // SAFETY: the caller's promise.
         return store(from, unsafe { std::slice::from_raw_parts_mut(to, from.len()) });

@@ -24,6 +24,7 @@ mod pool2d;
 mod random;
 mod reduce;
 mod relu_bias_grad;
+mod rnn_cell;
 mod scan;
 mod softmax;
 mod sort;

@@ -16,6 +16,7 @@ mod numbers;
 mod optimizers;
 mod pooling;
 mod products;
+mod recurrent;
 mod reductions;
 mod reference;
 mod relu_bias_grad;

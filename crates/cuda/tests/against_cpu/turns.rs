@@ -11,7 +11,7 @@ use kiln_cuda::{
     with_direct_convolutions,
 };
 
-use crate::support::*;
+use crate::{recurrent::Cells, support::*};
 
 mod cases;
 use cases::*;
@@ -324,6 +324,9 @@ rows! {
         }
         Ok(made)
     };
+    // An element at a time, and a pack of 16 bytes.
+    rnn_cell, BLOCK, &FLOATS, |on, dtype, n| recurrent(on, dtype, n, Cells::forward);
+    rnn_cell_grad, BLOCK, &FLOATS, |on, dtype, n| recurrent(on, dtype, n, Cells::backward);
     class_loss, TEAMS, &FLOATS, |on, dtype, n| class_losses(on, dtype, n, 5, false);
     class_loss_grad, TEAMS, &FLOATS, |on, dtype, n| class_losses(on, dtype, n, 5, true);
     class_loss_packed, TEAMS, &PACKED, |on, dtype, n| class_losses(on, dtype, n, 64, false);

@@ -16,6 +16,15 @@ impl Ctx<'_> {
     /// The gradients of the node's inputs, recorded. `compute` computes the node's output from the inputs with
     /// operations that have gradients of gradients.
     pub fn composed(&self, inputs: &[Tensor], compute: impl FnOnce(&[Tensor]) -> Result<Tensor>) -> Result<Grads> {
+        self.composed_all(inputs, |inputs| Ok(vec![compute(inputs)?]))
+    }
+
+    /// [`composed`](Ctx::composed) for a node with several outputs, which `compute` returns in order.
+    pub fn composed_all(
+        &self,
+        inputs: &[Tensor],
+        compute: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
+    ) -> Result<Grads> {
         // The inputs' own nodes may have hooks, which must see only the gradients of the whole pass: the pass below
         // ends at nodes before them.
         let cut = |(i, input): (usize, &Tensor)| {
@@ -25,14 +34,16 @@ impl Ctx<'_> {
             record(input.detach(), "AliasBackward0", &[input], &[], |ctx| Ok(one(ctx.grad()?)))
         };
         let inputs: SmallVec<[Tensor; 4]> = inputs.iter().enumerate().map(cut).collect::<Result<_>>()?;
-        let out = compute(&inputs)?;
+        let outs = compute(&inputs)?;
         let wanted: SmallVec<[&Tensor; 4]> =
             inputs.iter().enumerate().filter(|(i, _)| self.needs(*i)).map(|(_, input)| input).collect();
-        if !out.requires_grad() {
-            // The output has no elements.
+        // An output that has no elements needs no gradient.
+        let roots = outs.into_iter().enumerate().filter(|(_, out)| out.requires_grad());
+        let roots: SmallVec<[_; 2]> = roots.filter_map(|(i, out)| Some((out, Some(self.grad_of(i)?)))).collect();
+        if roots.is_empty() {
             return (0..inputs.len()).map(|i| self.when(i, || inputs[i].zeros_like())).collect();
         }
-        let mut grads = grad_with(&[(out, Some(self.grad()?))], &wanted, BackwardOptions::create_graph())?.into_iter();
+        let mut grads = grad_with(&roots, &wanted, BackwardOptions::create_graph())?.into_iter();
         Ok((0..inputs.len()).map(|i| if self.needs(i) { grads.next().flatten() } else { None }).collect())
     }
 }

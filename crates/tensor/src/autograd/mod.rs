@@ -51,6 +51,6 @@ pub(crate) use composed::record_gradient;
 pub(crate) use fused_relu::{FusedReluBackward, ReluEpilogue};
 pub(crate) use meta::Meta;
 pub(crate) use node::Edge;
-pub(crate) use record::{copy_slices_node, is_recorded, record, record_node};
+pub(crate) use record::{copy_slices_node, is_recorded, record, record_all, record_node};
 pub(crate) use rule::{Arrived, Ctx, Grads, one};
 pub(crate) use trace::{hides, is_tracing};

@@ -10,7 +10,7 @@ use super::{
     fused_relu::ReluEpilogue,
     mode::{grad_enabled, no_grad},
     node::{Edge, Node},
-    rule::{Ctx, Grads, one},
+    rule::{Ctx, Grads, Rule, one},
     saved::SavedTensor,
     trace::note,
 };
@@ -43,16 +43,40 @@ pub(crate) fn record_node(
     relu: Option<ReluEpilogue>,
     rule: impl Fn(&Ctx<'_>) -> Result<Grads> + Send + Sync + 'static,
 ) -> Result<Tensor> {
-    note(name.clone(), inputs, &out);
-    check_result(&name, inputs, &out)?;
-    if !is_recorded(inputs) {
-        return Ok(out);
-    }
-    let edges = inputs.iter().map(|t| t.edge()).collect();
-    let saved = saved.iter().map(|t| SavedTensor::new(t, inputs, &out)).collect();
-    let node = Node::new(name, edges, smallvec![*out.shape()], saved, relu, Box::new(rule));
-    out.set_history(node, 0);
+    append(&[&out], name, inputs, saved, relu, Box::new(rule))?;
     Ok(out)
+}
+
+/// [`record`] for an operation with several results, whose gradients the rule finds by [`Ctx::grad_of`].
+pub(crate) fn record_all(
+    outs: &[&Tensor],
+    name: &'static str,
+    inputs: &[&Tensor],
+    saved: &[&Tensor],
+    rule: impl Fn(&Ctx<'_>) -> Result<Grads> + Send + Sync + 'static,
+) -> Result<()> {
+    append(outs, Cow::Borrowed(name), inputs, saved, None, Box::new(rule))
+}
+
+/// Appends a node with these results.
+fn append(
+    outs: &[&Tensor],
+    name: Cow<'static, str>,
+    inputs: &[&Tensor],
+    saved: &[&Tensor],
+    relu: Option<ReluEpilogue>,
+    rule: Rule,
+) -> Result<()> {
+    for out in outs {
+        note(name.clone(), inputs, out);
+        check_result(&name, inputs, out)?;
+    }
+    let (true, Some(first)) = (is_recorded(inputs), outs.first()) else { return Ok(()) };
+    let edges = inputs.iter().map(|t| t.edge()).collect();
+    let saved = saved.iter().map(|t| SavedTensor::new(t, inputs, first)).collect();
+    let node = Node::new(name, edges, outs.iter().map(|out| *out.shape()).collect(), saved, relu, rule);
+    outs.iter().enumerate().for_each(|(output, out)| out.set_history(node.clone(), output));
+    Ok(())
 }
 
 /// A node that derives a view from its base alone, as the view's elements at their positions in the base. Used once the

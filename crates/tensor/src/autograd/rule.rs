@@ -53,6 +53,11 @@ impl Ctx<'_> {
         }
     }
 
+    /// The gradient of output `i`, if one has arrived.
+    pub fn grad_of(&self, i: usize) -> Option<Tensor> {
+        self.arrived.grads.get(i).cloned().flatten()
+    }
+
     /// Whether the gradient of the only output is 1, and there is no tensor of it: only for nodes that
     /// [know what follows](Node::knows_unit_grad).
     pub fn grad_is_unit(&self) -> bool {

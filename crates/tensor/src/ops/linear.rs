@@ -99,7 +99,7 @@ impl Tensor {
 }
 
 /// The output for checked matrices, and the mask of ReLU if the device kept one for the backward pass.
-fn forward(
+pub(super) fn forward(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
@@ -176,7 +176,7 @@ fn through_relu(relu: &FusedReluBackward, grad: &Tensor, weight: &Tensor) -> Res
 }
 
 /// The gradients of weight and bias, in one primitive.
-fn parameter_gradients(grad: &Tensor, x: &Tensor) -> Result<(Tensor, Tensor)> {
+pub(super) fn parameter_gradients(grad: &Tensor, x: &Tensor) -> Result<(Tensor, Tensor)> {
     let (n, k) = (grad.dims()[1], x.dims()[1]);
     let bias = Tensor::empty(n, (grad.dtype(), grad.device()))?;
     let weight = {

@@ -56,6 +56,8 @@ mod reduce;
 mod reorder;
 mod rhs;
 mod rms_norm;
+mod rnn_cell;
+mod rnn_layer;
 mod rounding;
 mod scan;
 mod scatter;

@@ -120,6 +120,19 @@ pub fn convolution_of(
     f(&x, &weight, bias.as_ref(), r)
 }
 
+/// Operands of a recurrent cell, or of a layer of a few steps, that often fit: the products of the input and of the hidden
+/// state, two states, the recurrent weight and its bias.
+pub fn recurrent(x: &Tensor, y: &Tensor, gates: usize, layer: bool, r: &mut Choices) -> [Tensor; 6] {
+    let (steps, n, h) = (r.below(4), r.below(3), r.below(3));
+    let products = [steps, n, gates * h];
+    let product = &products[usize::from(!layer)..];
+    [product, product, &[n, h], &[n, h], &[gates * h, h], &[gates * h]].map(|dims| match r.below(24) {
+        0 => x.clone(),
+        1 => y.clone(),
+        _ => r.tensor_of(x.dtype(), dims),
+    })
+}
+
 /// Extents that memory holds.
 pub fn shape_of_few(shape: &[usize]) -> Vec<usize> {
     shape.iter().map(|&extent| extent.min(4)).collect()

@@ -6,8 +6,8 @@ use super::{
     choices::Choices,
     operands::{
         batch_norm, batch_norm_with, changed, class_loss, convolution, convolution_of, cube, each, images, index,
-        linear, one_of, operand, pair, pair_of, pointwise_loss, pooling, pooling_of, rule, shape_of_few, small,
-        spatial, weight,
+        linear, one_of, operand, pair, pair_of, pointwise_loss, pooling, pooling_of, recurrent, rule, shape_of_few,
+        small, spatial, weight,
     },
 };
 
@@ -252,6 +252,23 @@ const SEVERAL: &[(&str, Call)] = &[
     ("kthvalue_keepdim", |x, _, r| Ok(pair(x.kthvalue_keepdim(r.size(), r.dim())?))),
     ("median", |x, _, r| Ok(pair(x.median(r.dim())?))),
     ("median_keepdim", |x, _, r| Ok(pair(x.median_keepdim(r.dim())?))),
+    ("lstm_cell", |x, y, r| {
+        let [x, hidden, c, ..] = recurrent(x, y, 4, false, r);
+        Ok(pair(x.lstm_cell(&hidden, &c)?))
+    }),
+    ("gru_cell", |x, y, r| {
+        let [x, hidden, h, ..] = recurrent(x, y, 3, false, r);
+        one_of(x.gru_cell(&hidden, &h))
+    }),
+    ("lstm_layer", |x, y, r| {
+        let [x, _, h, c, weight, _] = recurrent(x, y, 4, true, r);
+        let (output, h, c) = x.lstm_layer(&h, &c, &weight, r.flag())?;
+        Ok(vec![output, h, c])
+    }),
+    ("gru_layer", |x, y, r| {
+        let [x, _, h, _, weight, bias] = recurrent(x, y, 3, true, r);
+        Ok(pair(x.gru_layer(&h, &weight, r.flag().then_some(&bias), r.flag())?))
+    }),
     ("max_dim", |x, _, r| Ok(pair(x.max_dim(r.dim())?))),
     ("max_dim_keepdim", |x, _, r| Ok(pair(x.max_dim_keepdim(r.dim())?))),
     ("min_dim", |x, _, r| Ok(pair(x.min_dim(r.dim())?))),

@@ -90,6 +90,13 @@ table! {
         let options = options.is_causal(a.flag("is_causal")).enable_gqa(a.flag("enable_gqa"));
         x[0].scaled_dot_product_attention(&x[1], &x[2], options.mask(a.tensor("attn_mask", x)))?
     };
+    lstm_cell => |x, _a| x[0].lstm_cell(&x[1], &x[2])?;
+    gru_cell => |x, _a| x[0].gru_cell(&x[1], &x[2])?;
+    lstm_layer => |x, a| {
+        let (y, h, c) = x[0].lstm_layer(&x[1], &x[2], &x[3], a.flag("reverse"))?;
+        vec![y, h, c]
+    };
+    gru_layer => |x, a| x[0].gru_layer(&x[1], &x[2], x.get(3), a.flag("reverse"))?;
     softmax => |x, a| with_dtype(&x[0], a)?.softmax(a.int("dim").unwrap())?;
     softmin => |x, a| with_dtype(&x[0], a)?.softmin(a.int("dim").unwrap())?;
     log_softmax => |x, a| with_dtype(&x[0], a)?.log_softmax(a.int("dim").unwrap())?;

@@ -41,6 +41,10 @@ shapes! {
     LINEAR = [[4, 3], [2, 3], [2]] [[3], [2, 3], [2]] [[2, 2, 3], [2, 3], [2]] [[0, 3], [2, 3], [2]];
     LINEAR_BY_VECTOR = [[4, 3], [3], []] [[3], [3], []];
     LINEAR_NO_BIAS = [[4, 3], [2, 3]] [[3], [2, 3]];
+    LSTM = [[2, 8], [2, 8], [2, 2]] [[0, 8], [0, 8], [0, 2]];
+    GRU = [[2, 6], [2, 6], [2, 2]] [[0, 6], [0, 6], [0, 2]];
+    LSTM_LAYER = [[3, 2, 8], [2, 2], [2, 2], [8, 2]] [[1, 1, 4], [1, 1], [1, 1], [4, 1]] [[2, 0, 8], [0, 2], [0, 2], [8, 2]];
+    GRU_LAYER = [[3, 2, 6], [2, 2], [6, 2], [6]] [[1, 1, 3], [1, 1], [3, 1], [3]] [[2, 0, 6], [0, 2], [6, 2], [6]];
     BASE_AND_SOURCE = [[3, 4], [2, 2]];
     BASE_AND_ROWS = [[3, 2], [4, 2]];
     SCORES = [[3, 4]];
@@ -360,6 +364,23 @@ pub const PRODUCTS: &[Check] = checks! {
     linear LINEAR Any |x| x[0].linear(&x[1], Some(&x[2]));
     linear LINEAR_NO_BIAS Any |x| x[0].linear(&x[1], None);
     linear LINEAR_BY_VECTOR Any |x| x[0].linear(&x[1], Some(&x[2]));
+    lstm_cell LSTM Any |x| {
+        let (h, c) = x[0].lstm_cell(&x[1], &x[2])?;
+        h.mul(3)?.add(&c)
+    };
+    lstm_cell LSTM Any |x| Ok(x[0].lstm_cell(&x[1], &x[2])?.0);
+    gru_cell GRU Any |x| x[0].gru_cell(&x[1], &x[2]);
+    lstm_layer LSTM_LAYER Any |x| {
+        let (y, h, c) = x[0].lstm_layer(&x[1], &x[2], &x[3], false)?;
+        y.mul(3)?.add(&h)?.add(&c.mul(2)?)
+    };
+    lstm_layer LSTM_LAYER Any |x| Ok(x[0].lstm_layer(&x[1], &x[2], &x[3], true)?.0);
+    lstm_layer LSTM_LAYER Any |x| Ok(x[0].lstm_layer(&x[1], &x[2], &x[3], false)?.2);
+    gru_layer GRU_LAYER Any |x| {
+        let (y, h) = x[0].gru_layer(&x[1], &x[2], Some(&x[3]), true)?;
+        y.mul(3)?.add(&h)
+    };
+    gru_layer GRU_LAYER Any |x| Ok(x[0].gru_layer(&x[1], &x[2], Some(&x[3]), false)?.1);
     linear_relu LINEAR Any |x| x[0].linear_relu(&x[1], Some(&x[2]));
     linear_relu LINEAR_NO_BIAS Any |x| x[0].linear_relu(&x[1], None);
     class_loss SCORES Any |x| class_loss(&x[0], &numbers(&[1, 3, 0], 3), ClassLossInput::Logits, Reduction::Mean, 0.1);

@@ -4,6 +4,7 @@ use kiln_backend::{DType::*, *};
 
 use crate::{
     losses::{class_loss, class_loss_grad},
+    recurrent::Cells,
     support::*,
 };
 
@@ -15,6 +16,19 @@ pub const TEAMS: usize = BLOCK;
 /// A result from dense operands, for kernels that take 16 bytes at a time, and with gaps.
 pub fn both_ways(on: &dyn Backend, make: impl Fn(&dyn Backend, MemoryLayout) -> Result<Tensor>) -> Result<Vec<Tensor>> {
     [MemoryLayout::Dense, MemoryLayout::Sliced].into_iter().map(|memory| make(on, memory)).collect()
+}
+
+/// Recurrent cells of `n` elements, and of `n` packs of 16 bytes.
+pub fn recurrent(
+    on: &dyn Backend,
+    dtype: DType,
+    n: usize,
+    case: impl Fn(Cells, &dyn Backend) -> Result<Vec<Tensor>>,
+) -> Result<Vec<Tensor>> {
+    let cells = Cells { dtype, dims: [n, 1], memory: [MemoryLayout::Dense; 3], offset: [0; 3], whole: true };
+    let mut made = case(cells, on)?;
+    made.extend(case(Cells { dims: [n, 16 / dtype.size()], ..cells }, on)?);
+    Ok(made)
 }
 
 /// Numbers whose sums are exact: 0 and 1.

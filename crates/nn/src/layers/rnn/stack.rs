@@ -293,6 +293,10 @@ impl Stack {
 
     /// Runs one layer in one direction: the hidden states of all steps, in sequence order, and the final state.
     fn direction(&self, weights: &Weights, x: &Tensor, state: State, backward: bool) -> Result<(Tensor, State)> {
+        if weights.is_fused(self.recurrence) {
+            let of_inputs = weights.of_layer_inputs(self.recurrence, x)?;
+            return weights.layer(self.recurrence, &of_inputs, &state, backward);
+        }
         let steps = x.dims()[0];
         let of_inputs = weights.of_inputs(x)?.unbind(0)?;
         let mut outputs = Vec::with_capacity(steps);
@@ -318,23 +322,27 @@ impl Stack {
         initial: State,
         backward: bool,
     ) -> Result<(Tensor, State)> {
-        let mut steps: Vec<Tensor> = Vec::with_capacity(batch_sizes.len());
-        let of_inputs = weights.of_inputs(x)?;
+        let fused = weights.is_fused(self.recurrence);
+        let of_inputs = if fused { weights.of_layer_inputs(self.recurrence, x)? } else { weights.of_inputs(x)? };
+        let features = of_inputs.dims()[1];
+        // Steps with equally many sequences; a layer runs as one what a cell does step by step.
+        let mut parts: Vec<(Tensor, usize)> = Vec::new();
         let mut start = 0;
-        for size in batch_sizes {
-            steps.push(of_inputs.narrow(0, start, *size)?);
-            start += size;
+        for steps in batch_sizes.chunk_by(|a, b| fused && a == b) {
+            let (count, size) = (steps.len(), steps[0]);
+            let rows = of_inputs.narrow(0, start, count * size)?;
+            parts.push((if fused { rows.reshape([count, size, features])? } else { rows }, size));
+            start += count * size;
         }
-        let mut outputs = Vec::with_capacity(steps.len());
-        let mut ended: Vec<State> = Vec::new();
-        let mut order: Vec<usize> = (0..steps.len()).collect();
         if backward {
-            order.reverse();
+            parts.reverse();
         }
-        let mut size = order.first().map_or(0, |at| batch_sizes[*at]);
+        let mut outputs = Vec::with_capacity(parts.len());
+        let mut ended: Vec<State> = Vec::new();
+        let mut size = parts.first().map_or(0, |(_, size)| *size);
         let mut state = initial.rows(0, size)?;
-        for at in order {
-            let next = batch_sizes[at];
+        for (part, next) in &parts {
+            let next = *next;
             if next < size {
                 ended.push(state.rows(next, size - next)?);
                 state = state.rows(0, next)?;
@@ -342,8 +350,15 @@ impl Stack {
                 state = State::joined(&[state, initial.rows(size, next - size)?])?;
             }
             size = next;
-            state = weights.step(self.recurrence, &steps[at], &state)?;
-            outputs.push(state.h.clone());
+            let output;
+            (output, state) = if fused {
+                let (output, state) = weights.layer(self.recurrence, part, &state, backward)?;
+                (output.flatten(0, 1)?, state)
+            } else {
+                let state = weights.step(self.recurrence, part, &state)?;
+                (state.h.clone(), state)
+            };
+            outputs.push(output);
         }
         if backward {
             outputs.reverse();

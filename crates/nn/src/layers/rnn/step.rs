@@ -1,6 +1,6 @@
 //! One step of a recurrent layer: gates and states.
 
-use kiln_tensor::{Error, Result, Tensor, TensorOptions, autocast::cast_operand, calc};
+use kiln_tensor::{Error, Result, Tensor, TensorOptions, autocast::cast_operand};
 
 use crate::{init, parameter::Parameter, saved_choice};
 
@@ -110,37 +110,48 @@ impl Weights {
                 Ok(State { h, c: None })
             }
             Recurrence::Lstm => {
-                let gates = of_inputs.add(&of_hidden)?.chunk(4, -1)?;
-                let [input, forget, cell, output] = four(&gates)?;
-                let c = state.c.as_ref().ok_or_else(|| Error::argument("LSTM", "there is no cell state"))?;
-                let c = calc!(forget.sigmoid() * c + input.sigmoid() * cell.tanh())?;
-                let h = output.sigmoid()?.mul(&c.tanh()?)?;
+                let (h, c) = of_inputs.lstm_cell(&of_hidden, state.cell()?)?;
                 let h = self.weight_hr.as_ref().map_or(Ok(h.clone()), |weight| h.linear(weight, None))?;
                 Ok(State { h, c: Some(c) })
             }
-            Recurrence::Gru => {
-                let (x, g) = (of_inputs.chunk(3, -1)?, of_hidden.chunk(3, -1)?);
-                let ([x_reset, x_update, x_new], [reset, update, new]) = (three(&x)?, three(&g)?);
-                let (reset, update) = (x_reset.add(reset)?.sigmoid()?, x_update.add(update)?.sigmoid()?);
-                let new = x_new.add(&reset.mul(new)?)?.tanh()?;
-                let h = new.add(&update.mul(&h.sub(&new)?)?)?;
-                Ok(State { h, c: None })
-            }
+            Recurrence::Gru => Ok(State { h: of_inputs.gru_cell(&of_hidden, h)?, c: None }),
         }
     }
-}
 
-fn four(chunks: &[Tensor]) -> Result<[&Tensor; 4]> {
-    match chunks {
-        [a, b, c, d] => Ok([a, b, c, d]),
-        _ => Err(Error::argument("LSTM", "the hidden size is 0")),
+    /// Whether [`layer`](Weights::layer) runs all steps at once.
+    pub fn is_fused(&self, recurrence: Recurrence) -> bool {
+        match recurrence {
+            Recurrence::Rnn(_) => false,
+            Recurrence::Lstm => self.weight_hr.is_none(),
+            Recurrence::Gru => true,
+        }
     }
-}
 
-fn three(chunks: &[Tensor]) -> Result<[&Tensor; 3]> {
-    match chunks {
-        [a, b, c] => Ok([a, b, c]),
-        _ => Err(Error::argument("GRU", "the hidden size is 0")),
+    /// [`of_inputs`](Weights::of_inputs) for [`layer`](Weights::layer).
+    pub fn of_layer_inputs(&self, recurrence: Recurrence, x: &Tensor) -> Result<Tensor> {
+        match (recurrence, &self.bias) {
+            // A GRU resets a part of the hidden state's product, with its bias.
+            (Recurrence::Lstm, Some([ih, hh])) => x.linear(&self.weight_ih, Some(&ih.add(&**hh)?)),
+            _ => self.of_inputs(x),
+        }
+    }
+
+    /// All steps, from [`of_layer_inputs`](Weights::of_layer_inputs) as `[steps, N, gates * hidden]`: the hidden states in
+    /// sequence order, and the final states.
+    pub fn layer(
+        &self,
+        recurrence: Recurrence,
+        of_inputs: &Tensor,
+        state: &State,
+        backward: bool,
+    ) -> Result<(Tensor, State)> {
+        if recurrence == Recurrence::Lstm {
+            let (y, h, c) = of_inputs.lstm_layer(&state.h, state.cell()?, &self.weight_hh, backward)?;
+            return Ok((y, State { h, c: Some(c) }));
+        }
+        let bias = self.bias.as_ref().map(|[_, hh]| &**hh);
+        let (y, h) = of_inputs.gru_layer(&state.h, &self.weight_hh, bias, backward)?;
+        Ok((y, State { h, c: None }))
     }
 }
 
@@ -152,6 +163,10 @@ pub(super) struct State {
 }
 
 impl State {
+    fn cell(&self) -> Result<&Tensor> {
+        self.c.as_ref().ok_or_else(|| Error::argument("LSTM", "there is no cell state"))
+    }
+
     /// The states of `len` sequences, from `start` on.
     pub fn rows(&self, start: usize, len: usize) -> Result<State> {
         let rows = |tensor: &Tensor| tensor.narrow(0, start, len);
