@@ -32,6 +32,7 @@
 //! | `distributed` | no | data parallel training in several processes ([`distributed`]): with more than one process, it needs an MPI library with the standard ABI or, between GPUs, NCCL |
 //! | `download` | no | `download(true)` of the built-in data sets, and of published weights ([`hub`]) |
 //! | `images` | no | decoding of image files, [`ImageFolder`](data::ImageFolder), [`Resize`](data::transforms::Resize) and [`RandomResizedCrop`](data::transforms::RandomResizedCrop) |
+//! | `linalg` | no | linear systems, inverses, determinants, factorizations, eigenvalues of symmetric matrices, least squares, with gradients, on the CPU ([`linalg`]) |
 //! | `metrics` | no | accuracy, confusion matrices, precision, recall, F1 and areas under ROC curves over many batches ([`metrics`]) |
 //! | `ndarray` | no | tensors from arrays of `ndarray` 0.17 (re-exported as `kiln::ndarray`) and views of them, without copying |
 //! | `npy` | no | files of NumPy, `.npy` and `.npz` ([`io::load_npy`], [`io::load_npz`]) |

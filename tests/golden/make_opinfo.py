@@ -1,6 +1,7 @@
 """Writes opinfo.safetensors: samples of PyTorch's own operator tests (OpInfo) for the operations that Kiln has.
 
-    make_opinfo.py            the samples in the repository: each form of arguments of every operation
+    make_opinfo.py            the samples in the repository: each form of arguments of every operation; those of linear
+                              algebra, a feature of Kiln, in `linalg.safetensors`
     make_opinfo.py DIRECTORY  all samples, a file for each dtype, for the test `opinfo_samples` of kiln-tensor:
                               sample_inputs in `<dtype>.safetensors`, reference_inputs (large and extremal values)
                               in `reference_<dtype>.safetensors`
@@ -265,7 +266,23 @@ isposinf
 kron: other
 ldexp: other
 linalg.cross: other
+linalg.cholesky
+linalg.cond: p
+linalg.det
+linalg.eigh: UPLO
+linalg.eigvalsh: UPLO
+linalg.inv
+linalg.lstsq: B
+linalg.matrix_norm: ord dim keepdim
 linalg.matrix_power: n
+linalg.matrix_rank
+linalg.pinv
+linalg.qr: mode
+linalg.slogdet
+linalg.solve: B
+linalg.solve_triangular: B
+linalg.svd: full_matrices
+linalg.svdvals
 linalg.vecdot: other
 logaddexp: other
 logaddexp2: other
@@ -384,11 +401,17 @@ nn.functional.threshold: threshold value
 
 # Not by Kiln's rules: PyTorch's internal layouts, complex numbers.
 SKIPPED_VARIANTS = {("norm", "nuc"), ("norm", "fro"), ("nn.functional.silu", "complex")}
+# `hermitian=True`, with which one triangle is read.
+SKIPPED_VARIANTS |= {("linalg.pinv", "hermitian"), ("linalg.matrix_rank", "hermitian")}
 DTYPES = {"float32": f32, "float64": f64, "float16": f16, "bfloat16": bf16, "int64": i64, "int32": i32, "uint8": u8, "bool": b8}
 HELD = set(DTYPES.values())
 HALF = {f16, bf16}
 # Larger tensors, which a few reference samples have, say nothing new.
 MOST_ELEMENTS = 20_000
+
+
+# Operations of the feature `linalg`, in a file of their own; vectors' products and norms are in every build.
+LINALG = {name for name in OPS if name.startswith("linalg.")} - {f"linalg.{n}" for n in ["cross", "matrix_power", "vecdot", "vector_norm"]}
 
 
 class NotHeld(Exception):
@@ -441,9 +464,27 @@ def mapped(value, change):
     return value
 
 
+def oriented(columns, rows=None):
+    """Columns with a sign that does not depend on the algorithm: that of their sum with these weights. Also for the rows that
+    belong to them."""
+    weights = torch.arange(1, columns.shape[-2] + 1, dtype=columns.dtype).cos().unsqueeze(-1)
+    signs = (columns.detach() * weights).sum(-2).sign()
+    return columns * signs.unsqueeze(-2), None if rows is None else rows * signs.unsqueeze(-1)
+
+
 def results(op, sample):
     """The outputs, and the gradients for cotangents drawn from a fixed stream."""
     out = op(sample.input, *sample.args, **sample.kwargs)
+    k = min(sample.input.shape[-2:]) if op.name in LINALG and sample.input.dim() > 1 else 0
+    if op.name == "linalg.eigh":
+        return [out[0], oriented(out[1])[0]]
+    if op.name == "linalg.svd":
+        u, vt = oriented(out[0][..., :k], out[2][..., :k, :])
+        return [u, out[1], vt]
+    if op.name == "linalg.qr" and out[0].numel() > 0:
+        return list(oriented(out[0][..., :k], out[1][..., :k, :]))
+    if op.name == "linalg.lstsq":
+        return [out[0]]
     return [out] if isinstance(out, (torch.Tensor, bool, int, float)) else list(out)
 
 
@@ -642,15 +683,15 @@ def every(directory, dtypes):
 MOST_FORMS, MOST_CHOSEN = 3, 32
 
 
-def chosen():
-    out, counts = Samples(os.path.join(HERE, "opinfo.safetensors")), collections.Counter()
+def chosen(file, is_in):
+    out, counts = Samples(os.path.join(HERE, file)), collections.Counter()
 
     def add(op, sample, kind):
         row = row_name(op.name)
         counts[row] += out.add(op, f"{row}_{kind}{counts[row]}", sample)
 
     for dtype, most in [(f32, MOST_FORMS), (i64, 1), (bf16, 1)]:
-        for op in operations(dtype):
+        for op in filter(is_in, operations(dtype)):
             if type(op).__name__ == "UnaryUfuncInfo" and dtype != f32:
                 continue
             forms = collections.OrderedDict()
@@ -663,7 +704,7 @@ def chosen():
                 add(op, sample, "")
     # Extremal values: infinities, NaN, the largest and smallest numbers.
     for dtype in [f32, i64]:
-        for op in operations(dtype):
+        for op in filter(is_in, operations(dtype)):
             if type(op).__name__ in ("UnaryUfuncInfo", "BinaryUfuncInfo"):
                 wild = [s for s in samples(op, dtype, True) if 0 < elements(s[1]) <= 120][-1:]
                 for _, sample in wild:
@@ -672,4 +713,8 @@ def chosen():
 
 
 if __name__ == "__main__":
-    every(sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else chosen()
+    if len(sys.argv) > 1:
+        every(sys.argv[1], sys.argv[2:])
+    else:
+        chosen("opinfo.safetensors", lambda op: op.name not in LINALG)
+        chosen("linalg.safetensors", lambda op: op.name in LINALG)

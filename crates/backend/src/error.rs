@@ -104,6 +104,9 @@ pub enum ErrorKind {
     DeviceMismatch { op: &'static str, lhs: String, rhs: String },
     #[error("{op}: {message}")]
     Argument { op: &'static str, message: String },
+    /// A matrix that has no such inverse, factorization or solution.
+    #[error("{op}: {message}")]
+    LinAlg { op: &'static str, message: String },
     #[error("{op}: {message}")]
     Autograd { op: String, message: String },
     #[error("{op}: {device} cannot do this: {reason}")]
@@ -309,6 +312,12 @@ impl Error {
         ErrorKind::Argument { op, message: message.into() }.into()
     }
 
+    /// A matrix that has no such inverse, factorization or solution.
+    #[must_use]
+    pub fn linalg(op: &'static str, message: impl Into<String>) -> Error {
+        ErrorKind::LinAlg { op, message: message.into() }.into()
+    }
+
     /// A misuse of autograd, e.g. a second backward on a freed graph.
     #[must_use]
     pub fn autograd(op: impl Into<String>, message: impl Into<String>) -> Error {
@@ -346,6 +355,7 @@ macro_rules! of_operation {
             | ErrorKind::DType { op: $op, .. }
             | ErrorKind::DeviceMismatch { op: $op, .. }
             | ErrorKind::Argument { op: $op, .. }
+            | ErrorKind::LinAlg { op: $op, .. }
             | ErrorKind::Capture { op: $op, .. }
             | ErrorKind::Unsupported { op: $op, .. }
     };

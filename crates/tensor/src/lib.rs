@@ -15,6 +15,9 @@ mod creation;
 pub mod cuda;
 mod device;
 mod display;
+#[cfg(feature = "linalg")]
+#[cfg_attr(docsrs, doc(cfg(feature = "linalg")))]
+pub mod linalg;
 #[cfg(feature = "ndarray")]
 mod ndarray_interop;
 pub mod op_table;

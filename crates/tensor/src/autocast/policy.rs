@@ -53,7 +53,10 @@ policies! {
         "cross_entropy" "nll_loss" "mse_loss" "l1_loss" "smooth_l1_loss" "huber_loss" "kl_div" "poisson_nll_loss"
         "gaussian_nll_loss" "binary_cross_entropy" "binary_cross_entropy_with_logits" "hinge_embedding_loss"
         "soft_margin_loss" "margin_ranking_loss" "cosine_embedding_loss" "triplet_margin_loss" "multi_margin_loss"
-        "multilabel_margin_loss" "multilabel_soft_margin_loss" "ctc_loss";
+        "multilabel_margin_loss" "multilabel_soft_margin_loss" "ctc_loss"
+        // Factorizations, which there are none of in half precision; PyTorch's CUDA autocast refuses them.
+        "inv" "solve" "solve_triangular" "det" "slogdet" "cholesky" "qr" "svd" "svdvals" "eigh" "eigvalsh" "pinv" "lstsq"
+        "matrix_rank" "matrix_norm" "cond";
     // Arithmetic, `where_cond`, `cat` and `stack` promote their operands always.
     Widest: "dot" "bilinear" "scatter_add" "index_put";
     // Composed of operations with a policy, but operations of their own in PyTorch.

@@ -10,7 +10,7 @@ mod batch_norm;
 mod bilinear;
 mod binary;
 mod cast;
-mod check;
+pub(crate) mod check;
 mod clamp;
 mod class_loss;
 mod conv1d;

@@ -53,6 +53,8 @@ mod autocast;
 mod elementwise;
 mod images;
 mod indexing;
+#[cfg(feature = "linalg")]
+mod linalg;
 mod losses;
 mod reducing;
 mod shaping;
@@ -67,11 +69,17 @@ use outcome::Outcome;
 use suite::{Row, Unlike};
 use unlike::{ABSENT, UNLIKE, UNLIKE_SAMPLES};
 
+#[cfg(feature = "linalg")]
+const LINALG: [&[Row]; 1] = [linalg::ROWS];
+#[cfg(not(feature = "linalg"))]
+const LINALG: [&[Row]; 0] = [];
+
 fn tables() -> Vec<Row> {
     [elementwise::ROWS, images::ROWS, indexing::ROWS, losses::ROWS, reducing::ROWS, shaping::ROWS]
         .into_iter()
         .chain([structured::scans::ROWS, structured::spatial::ROWS, structured::composed::ROWS])
         .chain([structured::statistics::ROWS, structured::elementwise::ROWS])
+        .chain(LINALG)
         .flatten()
         .map(|row| Row { op: row.op, call: row.call })
         .collect()

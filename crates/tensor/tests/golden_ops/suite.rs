@@ -98,12 +98,19 @@ fn matches(pattern: &str, name: &str) -> bool {
 }
 
 /// The files that are checked in.
-pub const FILES: [&str; 5] =
-    ["ops.safetensors", "numbers.safetensors", "images.safetensors", "losses.safetensors", "opinfo.safetensors"];
+pub const FILES: &[&str] = &[
+    "ops.safetensors",
+    "numbers.safetensors",
+    "images.safetensors",
+    "losses.safetensors",
+    "opinfo.safetensors",
+    #[cfg(feature = "linalg")]
+    "linalg.safetensors",
+];
 
 static CASES: LazyLock<BTreeMap<String, Vec<Case>>> = LazyLock::new(|| {
     let mut by_op: BTreeMap<String, Vec<Case>> = BTreeMap::new();
-    for case in FILES.into_iter().flat_map(golden::cases) {
+    for case in FILES.iter().copied().flat_map(golden::cases) {
         by_op.entry(case.op.clone()).or_default().push(case);
     }
     by_op
