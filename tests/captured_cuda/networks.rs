@@ -4,7 +4,7 @@
 use kiln::{
     data::DataLoader,
     models::{LeNet, Vgg, VggDepth, VggOptions},
-    nn::{CrossEntropyLoss, Field, Module, ModuleTree, StateDict},
+    nn::{CrossEntropyLoss, Field, GRU, LSTM, Linear, Module, ModuleTree, RNNOptions, StateDict},
     optim::{
         Adam, AdamW, AdamWOptions, Average, AveragedModel, Optimizer, RMSprop, SGD, SGDOptions, clip_grad_norm_,
         lr_scheduler::{LrScheduler, StepLR},
@@ -105,6 +105,33 @@ fn compare<M: Module + ModuleTree + Field>(
     got.assert_same(&want, name);
     assert!(want.losses[0] != want.losses[steps as usize - 1], "{name} learns");
     Ok(())
+}
+
+/// An LSTM and a GRU that read the rows of images.
+#[derive(Module)]
+struct Recurrent {
+    lstm: LSTM,
+    gru: GRU,
+    head: Linear,
+}
+
+impl Module for Recurrent {
+    fn forward(&self, x: &Tensor) -> kiln::Result<Tensor> {
+        let x = self.gru.forward(&self.lstm.forward(&x.squeeze(1)?)?)?;
+        self.head.forward(&x.select(1, -1)?)
+    }
+}
+
+#[test]
+fn recurrent() -> kiln::Result<()> {
+    let options = RNNOptions::default().batch_first(true);
+    let make = || {
+        let (lstm, gru) = (LSTM::with_options(6, 8, options)?, GRU::with_options(8, 5, options)?);
+        Ok(Recurrent { lstm, gru, head: Linear::new(5, 10)? })
+    };
+    compare("recurrent layers", &[4, 1, 5, 6], 20, make, |model| {
+        Ok(Box::new(Adam::new(model.named_parameters(), 1e-2)?))
+    })
 }
 
 #[test]
