@@ -22,6 +22,18 @@ use crate::module::Hooks;
 /// is a field of a module. It dereferences to its [`Tensor`].
 ///
 /// A clone is another handle to the same tensor, so two modules can share one (weight tying).
+///
+/// ```
+/// use kiln_nn::Parameter;
+/// use kiln_tensor::{Device, Tensor, calc};
+///
+/// # fn main() -> kiln_tensor::Result<()> {
+/// let (weight, x) = (Parameter::new(Tensor::ones(3, Device::Cpu)?)?, Tensor::ones(3, Device::Cpu)?);
+/// let y = calc!(weight * x + 1.0)?; // or (&*weight * &x)?
+/// assert_eq!(y.to_vec::<f32>()?, [2., 2., 2.]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Parameter(Tensor);
 
