@@ -10,9 +10,10 @@ pub struct Cells {
     pub dtype: DType,
     /// Samples, and the size of a state.
     pub dims: [usize; 2],
-    /// How the operands lie in turn, and how many elements after the beginning of their memory.
+    /// How the operands lie in turn, and how many elements of their memory are before and after each row.
     pub memory: [MemoryLayout; 3],
     pub offset: [usize; 3],
+    pub tail: [usize; 3],
     /// Whether everything that may be left out is there.
     pub whole: bool,
 }
@@ -20,12 +21,13 @@ pub struct Cells {
 impl Cells {
     fn lay(&self, on: &dyn Backend, gates: usize, place: usize, salt: Option<u64>) -> Tensor {
         let ([n, h], memory, offset) = (self.dims, self.memory[place % 3], self.offset[place % 3]);
-        let dims = [n, gates * h + offset];
+        let end = offset + gates * h;
+        let dims = [n, end + self.tail[place % 3]];
         let whole = match salt {
             Some(salt) => tensor(on, self.dtype, &dims, memory, salt),
             None => target(on, self.dtype, &dims, memory),
         };
-        Tensor { layout: whole.layout.slice(1, offset, dims[1], 1), ..whole }
+        Tensor { layout: whole.layout.slice(1, offset, end, 1), ..whole }
     }
 
     pub fn forward(self, on: &dyn Backend) -> Result<Vec<Tensor>> {
@@ -81,27 +83,30 @@ impl Cells {
     }
 }
 
-/// Layouts and beginnings of the operands in turn: in packs of 16 bytes where the state's size allows it, and where one of
-/// them does not.
-const PLACES: [([MemoryLayout; 3], [usize; 3]); 6] = {
+/// Layouts of the operands in turn, and what is before and after their rows: for packs of 16 bytes where the state's size
+/// allows it, and where one of them does not.
+const PLACES: [([MemoryLayout; 3], [usize; 3], [usize; 3]); 7] = {
     use MemoryLayout::{Dense, Sliced, Turned};
     [
-        ([Dense; 3], [0; 3]),
-        ([Dense; 3], [0, 0, 1]),
-        ([Dense; 3], [8, 16, 24]),
-        ([Dense; 3], [1, 2, 3]),
-        ([Dense, Sliced, Turned], [0; 3]),
-        ([Turned, Dense, Dense], [0, 3, 8]),
+        ([Dense; 3], [0; 3], [0; 3]),
+        ([Dense; 3], [0, 0, 1], [0; 3]),
+        ([Dense; 3], [0; 3], [0, 1, 0]),
+        ([Dense; 3], [8, 16, 24], [8, 0, 16]),
+        ([Dense; 3], [1, 2, 3], [0; 3]),
+        ([Dense, Sliced, Turned], [0; 3], [0; 3]),
+        ([Turned, Dense, Dense], [0, 3, 8], [0; 3]),
     ]
 };
 
 fn everywhere(name: &str, case: impl Fn(Cells, &dyn Backend) -> Result<Vec<Tensor>>) {
     for dtype in FLOATS {
         for dims in [[3, 5], [4, 16], [1, 24], [37, 8], [0, 8], [2, 0]] {
-            for (memory, offset) in PLACES {
+            for (memory, offset, tail) in PLACES {
                 for whole in [true, false] {
-                    let cells = Cells { dtype, dims, memory, offset, whole };
-                    same(&format!("{name} {dtype} {dims:?} {memory:?} {offset:?} {whole}"), |on| case(cells, on));
+                    let cells = Cells { dtype, dims, memory, offset, tail, whole };
+                    same(&format!("{name} {dtype} {dims:?} {memory:?} {offset:?} {tail:?} {whole}"), |on| {
+                        case(cells, on)
+                    });
                 }
             }
         }

@@ -25,7 +25,8 @@ pub fn recurrent(
     n: usize,
     case: impl Fn(Cells, &dyn Backend) -> Result<Vec<Tensor>>,
 ) -> Result<Vec<Tensor>> {
-    let cells = Cells { dtype, dims: [n, 1], memory: [MemoryLayout::Dense; 3], offset: [0; 3], whole: true };
+    let cells =
+        Cells { dtype, dims: [n, 1], memory: [MemoryLayout::Dense; 3], offset: [0; 3], tail: [0; 3], whole: true };
     let mut made = case(cells, on)?;
     made.extend(case(Cells { dims: [n, 16 / dtype.size()], ..cells }, on)?);
     Ok(made)
