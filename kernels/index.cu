@@ -4,8 +4,8 @@
 
 // `take` of bits8 16 32 64. Also `index_select`, whose index has stride 0 in the other dimensions.
 FAMILY(gather, Gather shape, address index, address out, address x, address status);
-// `set` of bits8 16 32 64, `add` of float and int. Also `index_add`. Where x is null, it is `number`: bits for `set`,
-// a Number for `add`.
+// `set` of bits8 16 32 64, `add` of float and int, `mul`, `min` and `max` of f32, f64 and int. Also `index_add`. Where x is
+// null, it is `number`: bits for `set`, else a Number.
 FAMILY(scatter, Scatter shape, address index, address x, address out, u64 number, address status);
 // `add` of f16 and bf16 with sums in f32, where several terms may go to one element: lines `first..first + count`.
 // `sums` are `Scatter::size * count` f32.
@@ -72,16 +72,45 @@ __device__ inline f64 plus(f64 a, f64 b) {
     return a + b;
 }
 
-#define SCATTER_ADD(name, T)                                                                                    \
-    KERNEL scatter_add_##name(BY_VALUE Scatter p, const int64_t* index, const T* x, T* out, uint64_t number,    \
-                              Status* status) {                                                                 \
+template <typename I>
+__device__ inline I times(I a, I b) {
+    return (I)((uint64_t)a * (uint64_t)b);
+}
+template <>
+__device__ inline f32 times(f32 a, f32 b) {
+    return a * b;
+}
+template <>
+__device__ inline f64 times(f64 a, f64 b) {
+    return a * b;
+}
+
+// NaN if either is.
+template <typename T>
+__device__ inline T smaller(T a, T b) {
+    return a < b || a != a ? a : b;
+}
+template <typename T>
+__device__ inline T larger(T a, T b) {
+    return a > b || a != a ? a : b;
+}
+
+#define SCATTER_COMBINED(name, T, op, combine)                                                                  \
+    KERNEL scatter_##op##_##name(BY_VALUE Scatter p, const int64_t* index, const T* x, T* out, uint64_t number, \
+                                 Status* status) {                                                              \
         Compute<T> constant = Number<Compute<T>>::value(number);                                                \
         scatter(p, index, status, [=](int64_t from, int64_t to) {                                               \
-            out[to] = store<T>(plus<Compute<T>>(load(out[to]), x ? load(x[from]) : constant));                  \
+            out[to] = store<T>(combine<Compute<T>>(load(out[to]), x ? load(x[from]) : constant));               \
         });                                                                                                     \
     }
-FOR_FLOAT(SCATTER_ADD)
-FOR_INT(SCATTER_ADD)
+FOR_FLOAT(SCATTER_COMBINED, add, plus)
+FOR_INT(SCATTER_COMBINED, add, plus)
+FOR_DIRECT(SCATTER_COMBINED, mul, times)
+FOR_INT(SCATTER_COMBINED, mul, times)
+FOR_DIRECT(SCATTER_COMBINED, min, smaller)
+FOR_INT(SCATTER_COMBINED, min, smaller)
+FOR_DIRECT(SCATTER_COMBINED, max, larger)
+FOR_INT(SCATTER_COMBINED, max, larger)
 
 // Adding in half precision loses terms (2048 + 1 is 2048), so sums are accumulated in f32 and rounded once. `sums` has
 // a slot for each element along the dimension, for `count` lines from `first` on; the slots of neighboring lines are

@@ -90,6 +90,50 @@ __device__ inline I floor_divide(I a, I b, Status* status) {
     return below ? (I)(quotient - I(1)) : quotient;
 }
 
+template <typename I>
+__device__ inline uint64_t size(I x) {
+    return x < I(0) ? 0 - (uint64_t)x : (uint64_t)x;
+}
+
+// By shifts and differences: a division of 64 bits in a loop would be a call.
+__device__ inline uint64_t common_divisor(uint64_t a, uint64_t b) {
+    if (a == 0 || b == 0) return a | b;
+    int twos = 0;
+#pragma unroll 1
+    while (((a | b) & 1) == 0) {
+        a >>= 1;
+        b >>= 1;
+        ++twos;
+    }
+#pragma unroll 1
+    while (b != 0) {
+        // One of them is odd.
+        if ((b & 1) == 0) {
+            b >>= 1;
+        } else if ((a & 1) == 0) {
+            a >>= 1;
+        } else if (a > b) {
+            a = (a - b) >> 1;
+        } else {
+            b = (b - a) >> 1;
+        }
+    }
+    return a << twos;
+}
+
+// The greatest common divisor, not negative.
+template <typename I>
+__device__ inline I gcd(I a, I b) {
+    return (I)common_divisor(size(a), size(b));
+}
+
+// The least common multiple, not negative; 0 where one is 0.
+template <typename I>
+__device__ inline I lcm(I a, I b) {
+    uint64_t left = size(a), right = size(b), divisor = common_divisor(left, right);
+    return divisor == 0 ? I(0) : abs((I)(left / divisor * right));
+}
+
 // Shifts left; 0 if b is negative or at least the number of bits.
 template <typename I>
 __device__ inline I shift_left(I a, I by) {

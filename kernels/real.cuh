@@ -9,6 +9,7 @@
 namespace real {
 constexpr f64 LN_2 = 0.6931471805599453;
 constexpr f64 LN_10 = 2.302585092994046;
+constexpr f64 PI = 3.141592653589793;
 constexpr f64 FRAC_1_SQRT_2 = 0.7071067811865476;
 constexpr f64 FRAC_2_SQRT_PI = 1.1283791670955126;
 constexpr f64 FRAC_1_SQRT_2PI = 0.3989422804014327;
@@ -31,10 +32,17 @@ REAL_FUNCTION(tan, tanf, ::tan)
 REAL_FUNCTION(asin, asinf, ::asin)
 REAL_FUNCTION(acos, acosf, ::acos)
 REAL_FUNCTION(atan, atanf, ::atan)
+REAL_FUNCTION(asinh, asinhf, ::asinh)
+REAL_FUNCTION(acosh, acoshf, ::acosh)
+REAL_FUNCTION(atanh, atanhf, ::atanh)
 REAL_FUNCTION(sinh, sinhf, ::sinh)
 REAL_FUNCTION(cosh, coshf, ::cosh)
 REAL_FUNCTION(tanh, tanhf, ::tanh)
 REAL_FUNCTION(erf, erff, ::erf)
+REAL_FUNCTION(sinpi, sinpif, ::sinpi)
+REAL_FUNCTION(cospi, cospif, ::cospi)
+REAL_FUNCTION(erfc, erfcf, ::erfc)
+REAL_FUNCTION(lgamma, lgammaf, ::lgamma)
 REAL_FUNCTION(floor, floorf, ::floor)
 REAL_FUNCTION(ceil, ceilf, ::ceil)
 REAL_FUNCTION(rint, rintf, ::rint)
@@ -116,6 +124,8 @@ __device__ inline R gelu_tanh_slope(R x) {
     R inner_slope = R(0.7978845608028654) * (R(1) + R(3 * 0.044715) * x * x);
     return R(0.5) * (R(1) + t) + R(0.5) * x * (R(1) - t * t) * inner_slope;
 }
+
+#include "special.cuh"
 
 // Powers whose exponent may be a number, the same for all elements: the common exponents need no logarithm, as on the
 // CPU.

@@ -33,6 +33,8 @@ OPS = {
     "mul_": lambda x, **args: x.clone().mul_(args["other"]),
     "div_": lambda x, **args: x.clone().div_(args["other"]),
     "add_": lambda x, **args: x.clone().add_(args["other"]),
+    "i1": torch.special.i1,
+    "polygamma": lambda x, n: torch.polygamma(n, x),
     "sub_": lambda x, **args: x.clone().sub_(args["other"]),
 }
 
@@ -202,5 +204,31 @@ each("mish", {
     **{short(t): ([randn(2, 3, dtype=t)], {}) for t in [f32, f16, bf16]},
     "special": ([const(SPECIAL)], {}),
 })
+
+# --- Special functions ------------------------------------------------------------------------------
+
+BETWEEN = [0.5, -0.5, 0.3, -0.9, 1.5, -1.5, 2.5, -2.75, 3.7, -10.25, 11.0, -11.5, 1e-3, -1e-3]
+EDGES = [0.0, -0.0, 1.0, -1.0, 2.0, -2.0, -3.0, -50.0, 1e-8, -1e-8, 1e-40, 1e4, -1e4, 3e38, inf, -inf, nan]
+for op in ["asinh", "acosh", "atanh", "erfc", "erfinv", "lgamma", "digamma", "i0", "i1"]:
+    each(op, {f"{short(t)}": ([const(BETWEEN, t)], {}) for t in [f64, f32, f16, bf16]})
+    each(op, {f"{short(t)}_edges": ([const(EDGES, t)], {}) for t in [f64, f32, f16, bf16]}, grad=False)
+    each(op, {"i64": ([const([0, 1, 2, 7], i64)], {}), "u8": ([const([0, 1, 2, 7], u8)], {}), "bool": ([T], {})}, grad=False)
+for op in ["i0", "i1"]:
+    each(op, {"large": ([const([19.5, -20.5, 40.0, 300.0, -705.0])], {}),
+              "f32_large": ([const([19.5, -20.5, 40.0, -85.0], f32)], {})})
+each("acosh", {"one": ([const([1.0, 1.0000001, 1.5, 1e10, 1e300])], {})})
+each("erfinv", {"tails": ([const([1 - 1e-3, -1 + 1e-9, 1 - 1e-15, 1e-300, -0.99999])], {}),
+                "f32_tails": ([const([0.999, -0.9999, 0.99999994, 1e-30], f32)], {})})
+for n in range(5):
+    each("polygamma", {f"{n}_{short(t)}": ([const(BETWEEN, t)], {"n": n}) for t in [f64, f32]})
+    each("polygamma", {f"{n}_{short(t)}": ([const([0.5, 1.5, 2.5, 3.75, 30.0], t)], {"n": n}) for t in [f16, bf16]})
+each("polygamma", {"large": ([const([1e4, 1e8, 1e30])], {"n": 1}), "high": ([const([0.5, 3.0, 12.0, 40.0])], {"n": 12}),
+                   "i64": ([const([1, 2, 7], i64)], {"n": 2})}, grad=False)
+for op in ["gcd", "lcm"]:
+    each(op, {short(t): ([const([12, 0, 7, 100, 6, 0, 35], t), const([18, 5, 7, 75, 0, 0, 6], t)], {}) for t in [i64, i32, u8]},
+         grad=False)
+    each(op, {"signs": ([const([-12, 12, -12, -7], i64), const([18, -18, -18, 0], i64)], {}),
+              "broadcast": ([const([[4], [6]], i32), const([2, 9, 10], i32)], {}),
+              "types": ([const([4, 6], i32), const([10, 9], i64)], {})}, grad=False)
 
 s.write()

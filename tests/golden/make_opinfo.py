@@ -30,6 +30,7 @@ OPS = {
     for line in """
 abs
 acos
+acosh
 add: other
 adaptive_avg_pool2d: output_size
 all: dim keepdim
@@ -42,8 +43,10 @@ argmax: dim keepdim
 argmin: dim keepdim
 argsort: dim descending
 asin
+asinh
 atan
 atan2: other
+atanh
 bitwise_and: other
 bitwise_left_shift: other
 bitwise_not
@@ -69,6 +72,7 @@ cummin: dim
 cumsum: dim
 diag: diagonal
 diagonal: offset dim1 dim2
+digamma
 div: other
 dot: other
 double
@@ -76,6 +80,8 @@ einsum: equation
 eq: other
 equal: other
 erf
+erfc
+erfinv
 exp
 exp2
 expand: size
@@ -92,10 +98,12 @@ fmod: other
 full: fill_value
 full_like: fill_value
 gather: dim index
+gcd: other
 ge: other
 gt: other
 half
 bfloat16
+i0
 index_add: dim index source
 index_put: indices values accumulate
 index_select: dim index
@@ -106,8 +114,10 @@ isinf
 isnan
 item
 kthvalue: k dim keepdim
+lcm: other
 le: other
 lerp: end weight
+lgamma
 linspace: end steps
 log
 log10
@@ -145,6 +155,7 @@ ones: size
 ones_like
 outer: vec2
 permute: dims
+polygamma: n
 pow: exponent
 prod: dim keepdim
 reciprocal
@@ -308,12 +319,20 @@ rad2deg
 ravel
 rot90: k dims
 scatter_reduce: dim index src reduce
+index_reduce: dim index source reduce
+frexp
+linalg.vander: N
+mode: dim keepdim
+mvlgamma: p
+renorm: p dim maxnorm
 select_scatter: src dim index
 sgn
 signbit
 sinc
 slice_scatter: src dim start end step
 special.entr
+special.i1
+special.polygamma: n
 special.xlog1py: other
 std_mean: dim
 take: index
@@ -411,7 +430,7 @@ MOST_ELEMENTS = 20_000
 
 
 # Operations of the feature `linalg`, in a file of their own; vectors' products and norms are in every build.
-LINALG = {name for name in OPS if name.startswith("linalg.")} - {f"linalg.{n}" for n in ["cross", "matrix_power", "vecdot", "vector_norm"]}
+LINALG = {name for name in OPS if name.startswith("linalg.")} - {f"linalg.{n}" for n in ["cross", "matrix_power", "vander", "vecdot", "vector_norm"]}
 
 
 class NotHeld(Exception):

@@ -15,7 +15,7 @@
 //!   not defined for all operands, its function takes `status`, to which it reports them. A `pow` whose exponent is a
 //!   number rather than a tensor avoids logarithms where it can.
 //! - `COMPARISON`: takes elements of any dtype and returns truth values. (`a > b` is `b < a`.)
-//! - `BITWISE`: takes integers and truth values.
+//! - `BITWISE`: takes integers and truth values (those that are arithmetic, such as `gcd`, integers only); no gradient.
 //!
 //! Division of integers is not in the table: `kiln-tensor` converts them to floats.
 
@@ -64,6 +64,10 @@ BINARY(TruncDivide, trunc_divide, "`a / b`, rounded towards 0. Integers stay int
        CHEAP, trunc(a / b), ints(trunc_divide(a, b, status)),
        "DivBackward2", CHEAP, R(0.0), R(0.0))
 
+BINARY(Polygamma, polygamma, "The derivative of order `b` of the digamma function at `a`; the order is rounded down, and NaN is the result where it is negative.",
+       COSTLY, polygamma(a, b), floats_only,
+       "PolygammaBackward0", COSTLY, g * polygamma(a, b + R(1.0)), R(0.0))
+
 COMPARISON(Eq, eq, "Whether `a == b`.", a == b)
 COMPARISON(Ne, ne, "Whether `a != b`.", a != b)
 COMPARISON(Lt, lt, "Whether `a < b`.", a < b)
@@ -74,6 +78,8 @@ BITWISE(Or, bitwise_or, "Bitwise OR of integers or truth values.", a | b)
 BITWISE(Xor, bitwise_xor, "Bitwise XOR of integers or truth values.", a ^ b)
 BITWISE(ShiftLeft, bitwise_left_shift, "`a << b` of integers; 0 where `b` is negative or at least the number of bits.", shift_left(a, b))
 BITWISE(ShiftRight, bitwise_right_shift, "`a >> b` of integers, filling with the sign bit; all sign bits where `b` is negative or at least the number of bits.", shift_right(a, b))
+BITWISE(Gcd, gcd, "The greatest common divisor of integers, not negative; that of 0 and 0 is 0.", gcd(a, b))
+BITWISE(Lcm, lcm, "The least common multiple of integers, not negative; 0 where one is 0.", lcm(a, b))
 
 // \
 }}}

@@ -92,6 +92,15 @@ UNARY(Sinh, sinh, "Hyperbolic sine.",
 UNARY(Cosh, cosh, "Hyperbolic cosine.",
       COSTLY, cosh(x), floats_only,
       "CoshBackward0", input, COSTLY, g * sinh(s))
+UNARY(Asinh, asinh, "Inverse hyperbolic sine.",
+      COSTLY, asinh(x), floats_only,
+      "AsinhBackward0", input, COSTLY, g / sqrt(s * s + R(1.0)))
+UNARY(Acosh, acosh, "Inverse hyperbolic cosine; NaN below 1.",
+      COSTLY, acosh(x), floats_only,
+      "AcoshBackward0", input, COSTLY, g / sqrt(s * s - R(1.0)))
+UNARY(Atanh, atanh, "Inverse hyperbolic tangent; infinite at -1 and 1, NaN beyond.",
+      COSTLY, atanh(x), floats_only,
+      "AtanhBackward0", input, COSTLY, g / (R(1.0) - s * s))
 UNARY(Tanh, tanh, "Hyperbolic tangent.",
       COSTLY, tanh(x), floats_only,
       "TanhBackward0", output, CHEAP, g * (R(1.0) - s * s))
@@ -142,6 +151,24 @@ UNARY(Tanhshrink, tanhshrink, "`x - tanh(x)`.",
 UNARY(Erf, erf, "Error function.",
       COSTLY, erf(x), floats_only,
       "ErfBackward0", input, COSTLY, g * R(FRAC_2_SQRT_PI) * exp(-s * s))
+UNARY(Erfc, erfc, "Complementary error function, `1 - erf(x)`, accurate also where it is near 0.",
+      COSTLY, erfc(x), floats_only,
+      "ErfcBackward0", input, COSTLY, -g * R(FRAC_2_SQRT_PI) * exp(-s * s))
+UNARY(Erfinv, erfinv, "Inverse of the error function; infinite at -1 and 1, NaN beyond.",
+      COSTLY, erfinv(x), floats_only,
+      "ErfinvBackward0", input, COSTLY, g / R(FRAC_2_SQRT_PI) * exp(erfinv(s) * erfinv(s)))
+UNARY(Lgamma, lgamma, "`log(|Γ(x)|)`; infinite at 0 and the negative integers.",
+      COSTLY, lgamma(x), floats_only,
+      "LgammaBackward0", input, COSTLY, g * digamma(s))
+UNARY(Digamma, digamma, "The derivative of `log(Γ(x))`; infinite at 0, NaN at the negative integers.",
+      COSTLY, digamma(x), floats_only,
+      "DigammaBackward0", input, COSTLY, g * polygamma(s, R(1.0)))
+UNARY(I0, i0, "Modified Bessel function of the first kind, of order 0.",
+      COSTLY, i0(x), floats_only,
+      "I0Backward0", input, COSTLY, g * i1(s))
+UNARY(I1, i1, "Modified Bessel function of the first kind, of order 1.",
+      COSTLY, i1(x), floats_only,
+      "SpecialI1Backward0", input, COSTLY, select(s == R(0.0), g * R(0.5), g * (i0(s) - i1(s) / s)))
 UNARY(Floor, floor, "Rounds down; the gradient is 0.",
       CHEAP, floor(x), ints_unchanged,
       "FloorBackward0", nothing, CHEAP, R(0.0))

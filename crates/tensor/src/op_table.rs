@@ -133,7 +133,7 @@ macro_rules! structured_operations {
                 broadcast_tensors + block_diag + cartesian_prod + combinations + tensor_split + hsplit + vsplit + dsplit +
                 rot90 + fliplr + flipud + unfold + diag_embed + diagflat +
                 // Indexing.
-                index_fill + index_copy + masked_scatter + scatter_reduce + take + put + diagonal_scatter +
+                index_fill + index_copy + masked_scatter + scatter_reduce + index_reduce + take + put + diagonal_scatter +
                 select_scatter + slice_scatter + unique - unique_dim - unique_consecutive -
                 unique_consecutive_dim - isin - bucketize - msort +
                 index_select "IndexSelectBackward0" gather "GatherBackward0" take_along_dim "GatherBackward0"
@@ -151,7 +151,7 @@ macro_rules! structured_operations {
                 sum "SumBackward1" sum_keepdim "SumBackward1" prod "ProdBackward1" prod_keepdim "ProdBackward1"
                 cumsum "CumsumBackward0" cummax "CummaxBackward0" cummin "CumminBackward0" trace "TraceBackward0"
                 count_nonzero - nan_to_num + nansum + nansum_keepdim + aminmax + nanmedian + nanmedian_all + bincount -
-                cov + corrcoef + cumprod + diff + trapezoid + cumulative_trapezoid +
+                cov + corrcoef + cumprod + mode + vander + diff + trapezoid + cumulative_trapezoid +
                 // Predicates.
                 signbit - heaviside - isposinf - isneginf -
                 any - any_keepdim - all - all_keepdim - logical_and - logical_or - logical_xor - logical_not -
@@ -171,13 +171,13 @@ macro_rules! structured_operations {
                 outer "MulBackward0" einsum +
                 addmm + addmv + baddbmm + addbmm + addr + addcmul + addcdiv + inner + tensordot + kron + cross +
                 logaddexp + logaddexp2 + xlogy + xlog1py + entr + hypot + copysign + ldexp + sinc + logit + frac +
-                deg2rad + rad2deg + fmax + fmin + float_power +
+                deg2rad + rad2deg + fmax + fmin + float_power + mvlgamma +
             }
             Floats {
                 div_ "DivBackward0" uniform_ "UniformBackward0" normal_ "NormalBackward0"
                 mean "MeanBackward1" mean_keepdim "MeanBackward1" var "VarBackward0" var_keepdim "VarBackward0"
                 std "StdBackward0" std_keepdim "StdBackward0"
-                std_mean + std_mean_keepdim + var_mean + var_mean_keepdim + nanmean + nanmean_keepdim + quantile +
+                frexp + renorm + std_mean + std_mean_keepdim + var_mean + var_mean_keepdim + nanmean + nanmean_keepdim + quantile +
                 nanquantile + histc - logcumsumexp + vecdot + matrix_power + dist + cdist + pixel_shuffle +
                 pixel_unshuffle + channel_shuffle + logsumexp "LogsumexpBackward0" logsumexp_keepdim "LogsumexpBackward0"
                 norm "LinalgVectorNormBackward0" norm_keepdim "LinalgVectorNormBackward0"

@@ -16,6 +16,13 @@ pub enum ScatterMode {
     Set,
     /// Adds, in row-major order (so the result is deterministic).
     Add,
+    /// Multiplies, in row-major order. As `Min` and `Max`, not in half precision, which the caller converts to `f32`, so that
+    /// products are rounded once.
+    Mul,
+    /// Keeps the smaller element; NaN if either is.
+    Min,
+    /// Keeps the larger element; NaN if either is.
+    Max,
 }
 
 impl ScatterMode {
@@ -25,6 +32,7 @@ impl ScatterMode {
         match self {
             ScatterMode::Set => "scatter",
             ScatterMode::Add => "scatter_add",
+            ScatterMode::Mul | ScatterMode::Min | ScatterMode::Max => "scatter_reduce",
         }
     }
 }
@@ -126,7 +134,7 @@ pub struct GatherArgs<'a> {
 /// Arguments of [`scatter`](IndexBackend::scatter).
 #[derive(Debug)]
 pub struct ScatterArgs<'a> {
-    /// Whether elements are overwritten or added to.
+    /// How elements are combined with those that are there.
     pub mode: ScatterMode,
     /// The elements to scatter; at least as large as `index` in every dimension.
     pub x: Operand<'a>,
@@ -166,8 +174,14 @@ impl Arguments for ScatterArgs<'_> {
     fn check(&self) -> Result<()> {
         let ScatterArgs { mode, x, dim, index, out } = self;
         let op = mode.name();
-        if *mode == ScatterMode::Add {
-            is_addable(op, out.dtype())?;
+        match mode {
+            ScatterMode::Set => {}
+            ScatterMode::Add => is_addable(op, out.dtype())?,
+            ScatterMode::Mul | ScatterMode::Min | ScatterMode::Max => {
+                if out.dtype() == DType::Bool || out.dtype().is_half() {
+                    return Err(Error::dtype(op, out.dtype(), "it takes f32, f64 and integers"));
+                }
+            }
         }
         check_elements(op, out.as_view(), *dim, *index)?;
         let Operand::Tensor(x) = x else { return Ok(()) };
@@ -188,7 +202,7 @@ pub trait IndexBackend {
     fn index_add(&self, args: Checked<IndexAddArgs>) -> Result<()>;
     /// `out[…, i, …] = x[…, index[…, i, …], …]`.
     fn gather(&self, args: Checked<GatherArgs>) -> Result<()>;
-    /// `out[…, index[…, i, …], …] = x[…, i, …]` (or `+=`) over the shape of `index`.
+    /// `out[…, index[…, i, …], …] = x[…, i, …]` (or `+=` and so on, by the mode) over the shape of `index`.
     fn scatter(&self, args: Checked<ScatterArgs>) -> Result<()>;
 }
 
@@ -225,6 +239,15 @@ mod tests {
         };
         assert!(scatter(ScatterMode::Set, DType::Bool, 0, &taken, &taken, &x));
         assert!(!scatter(ScatterMode::Add, DType::Bool, 0, &taken, &taken, &x));
+        for mode in [ScatterMode::Mul, ScatterMode::Min, ScatterMode::Max] {
+            assert!(
+                scatter(mode, DType::I64, 0, &taken, &taken, &x) && scatter(mode, DType::F32, 0, &taken, &taken, &x)
+            );
+            assert!(
+                !scatter(mode, DType::BF16, 0, &taken, &taken, &x)
+                    && !scatter(mode, DType::Bool, 0, &taken, &taken, &x)
+            );
+        }
         assert!(!scatter(ScatterMode::Set, DType::F32, 1, &taken, &taken, &x));
         assert!(!scatter(ScatterMode::Set, DType::F32, 0, &x, &taken, &x));
         let slices = |dtype, dim| {

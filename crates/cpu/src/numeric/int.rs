@@ -27,10 +27,27 @@ pub(crate) trait Int:
     fn floor_divide(self, divisor: Self) -> Option<Self>;
     /// The quotient, rounded towards 0; `None` for a divisor of 0.
     fn trunc_divide(self, divisor: Self) -> Option<Self>;
+    /// The greatest common divisor, not negative.
+    fn gcd(self, other: Self) -> Self;
+    /// The least common multiple, not negative; 0 where one is 0.
+    fn lcm(self, other: Self) -> Self;
     /// Shifts left; 0 if `by` is negative or at least the number of bits.
     fn shift_left(self, by: Self) -> Self;
     /// Shifts right and fills with the sign bit; all sign bits if `by` is negative or at least the number of bits.
     fn shift_right(self, by: Self) -> Self;
+}
+
+/// The absolute value.
+fn size(x: impl Into<i128>) -> u64 {
+    x.into().unsigned_abs() as u64
+}
+
+/// Euclid's algorithm.
+fn gcd(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 macro_rules! int {
@@ -108,6 +125,15 @@ macro_rules! int {
                 (divisor != 0).then(|| self.wrapping_div(divisor))
             }
             #[inline(always)]
+            fn gcd(self, other: $ty) -> $ty {
+                gcd(size(self), size(other)) as $ty
+            }
+            #[inline(always)]
+            fn lcm(self, other: $ty) -> $ty {
+                let (a, b) = (size(self), size(other));
+                Int::abs((a / gcd(a, b).max(1)).wrapping_mul(b) as $ty)
+            }
+            #[inline(always)]
             fn shift_left(self, by: $ty) -> $ty {
                 u32::try_from(by).ok().and_then(|by| self.checked_shl(by)).unwrap_or(0)
             }
@@ -155,6 +181,8 @@ pub(crate) mod functions {
         sign(x) => sign;
         maximum(a, b) => max;
         minimum(a, b) => min;
+        gcd(a, b) => gcd;
+        lcm(a, b) => lcm;
         shift_left(a, b) => shift_left;
         shift_right(a, b) => shift_right;
     }
@@ -206,6 +234,12 @@ mod tests {
         {
             assert_eq!((x.shift_left(by), x.shift_right(by)), (left, right), "{x} by {by}");
         }
+        for (a, b, gcd, lcm) in
+            [(12i64, -18, 6, 36), (0, -5, 5, 0), (0, 0, 0, 0), (i64::MIN, 6, 2, i64::MIN), (-7, 7, 7, 7)]
+        {
+            assert_eq!((a.gcd(b), a.lcm(b)), (gcd, lcm), "{a} and {b}");
+        }
+        assert_eq!((200u8.gcd(75), 200u8.lcm(75), i32::MIN.gcd(0)), (25, 88, i32::MIN));
         assert_eq!((200u8.shift_left(1), 200u8.shift_right(7), 200u8.shift_right(8)), (144, 1, 0));
         assert_eq!(
             (Int::pow(3i64, 4), Int::pow(2i32, 32), Int::pow(2i64, -1), Int::pow(0u8, 0)),

@@ -46,11 +46,17 @@ pub(crate) trait Real:
     fn asin(self) -> Self;
     fn acos(self) -> Self;
     fn atan(self) -> Self;
+    fn asinh(self) -> Self;
+    fn acosh(self) -> Self;
+    fn atanh(self) -> Self;
     fn sinh(self) -> Self;
     fn cosh(self) -> Self;
     fn tanh(self) -> Self;
     fn sigmoid(self) -> Self;
     fn erf(self) -> Self;
+    fn erfc(self) -> Self;
+    /// `log(|gamma(x)|)`
+    fn lgamma(self) -> Self;
     fn floor(self) -> Self;
     fn ceil(self) -> Self;
     fn trunc(self) -> Self;
@@ -143,6 +149,7 @@ pub(crate) trait Real:
 pub(crate) mod functions {
     use super::Real;
 
+    pub(crate) use crate::numeric::special::{digamma, erfinv, i0, i1, polygamma};
     pub(crate) use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LN_2, LN_10};
     pub(crate) const FRAC_1_SQRT_2PI: f64 = 0.398_942_280_401_432_7;
     /// SELU's scale, and the scale times alpha.
@@ -175,6 +182,9 @@ pub(crate) mod functions {
         asin(x) => asin;
         acos(x) => acos;
         atan(x) => atan;
+        asinh(x) => asinh;
+        acosh(x) => acosh;
+        atanh(x) => atanh;
         sinh(x) => sinh;
         cosh(x) => cosh;
         tanh(x) => tanh;
@@ -183,6 +193,8 @@ pub(crate) mod functions {
         gelu_tanh(x) => gelu_tanh;
         gelu_tanh_slope(x) => gelu_tanh_slope;
         erf(x) => erf;
+        erfc(x) => erfc;
+        lgamma(x) => lgamma;
         floor(x) => floor;
         ceil(x) => ceil;
         trunc(x) => trunc;
@@ -257,12 +269,14 @@ macro_rules! real {
 
 real! {
     f32: std [abs sqrt exp2 exp_m1 log2 log10 sin cos tan asin acos atan sinh cosh floor ceil trunc round_ties_even]
-    own [exp => math::exp; ln => math::ln; ln_1p => math::ln_1p; tanh => math::tanh; sigmoid => math::sigmoid; erf => math::erf;]
+    own [exp => math::exp; ln => math::ln; ln_1p => math::ln_1p; tanh => math::tanh; sigmoid => math::sigmoid; erf => math::erf;
+         asinh => libm::asinhf; acosh => libm::acoshf; atanh => libm::atanhf; erfc => libm::erfcf; lgamma => libm::lgammaf;]
 }
 
 real! {
     f64: std [abs sqrt exp exp2 exp_m1 ln log2 log10 ln_1p sin cos tan asin acos atan sinh cosh tanh floor ceil trunc round_ties_even]
-    own [sigmoid => sigmoid; erf => libm::erf;]
+    own [sigmoid => sigmoid; erf => libm::erf; asinh => libm::asinh; acosh => libm::acosh; atanh => libm::atanh;
+         erfc => libm::erfc; lgamma => libm::lgamma;]
 }
 
 #[inline(always)]

@@ -25,6 +25,8 @@ use crate::{
     memory::view::{Source, Target},
     numeric::{
         dispatch::{for_all, for_direct, for_half},
+        int::Int,
+        real::Real,
         stored::Stored,
     },
 };
@@ -119,10 +121,18 @@ impl IndexBackend for CpuBackend {
         let size = index_axis(out.layout, dim).0;
         check_indices(op, &index, dim, size)?;
         let grid = Grid::new(index.layout().dims(), dim, [index.layout().strides(), strides, out.layout.strides()]);
-        if mode == ScatterMode::Add {
-            // SAFETY: the grid has the extents of `index`, which are nowhere above those of `x` (a number with strides 0
-            // has any), nor above those of `out` except along `dim`, where the indices are below the extent of `out`.
-            return unsafe { add_grid(op, &grid, index.ptr(), x, out, size) };
+        // SAFETY, of all four: the grid has the extents of `index`, which are nowhere above those of `x` (a number with
+        // strides 0 has any), nor above those of `out` except along `dim`, where the indices are below the extent of `out`.
+        match mode {
+            ScatterMode::Set => {}
+            // SAFETY: see above.
+            ScatterMode::Add => return unsafe { add_grid(op, &grid, index.ptr(), x, out, size) },
+            // SAFETY: see above.
+            ScatterMode::Mul => return unsafe { combine_grid::<Mul>(op, &grid, index.ptr(), x, out, size) },
+            // SAFETY: see above.
+            ScatterMode::Min => return unsafe { combine_grid::<Min>(op, &grid, index.ptr(), x, out, size) },
+            // SAFETY: see above.
+            ScatterMode::Max => return unsafe { combine_grid::<Max>(op, &grid, index.ptr(), x, out, size) },
         }
         for_all!(dtype, T => {
             let (x, out) = (Values::<T>::new(op, x)?, Target::<T>::new(op, out)?);
@@ -182,6 +192,26 @@ unsafe fn add_grid(
         unsafe { wide::add_grid::<T>(grid, index, x.ptr(), out.ptr(), size) };
         Ok(())
     }, other => Err(Error::dtype(op, other, "truth values cannot be added"))))
+}
+
+/// Combines `x`, the near operand of the grid, with `out`, the far one.
+///
+/// # Safety
+/// As [`add_grid`].
+unsafe fn combine_grid<C: CombineAll>(
+    op: &'static str,
+    grid: &Grid,
+    index: *const i64,
+    x: Operand,
+    out: ViewMut,
+    size: usize,
+) -> Result<()> {
+    for_direct!(out.dtype(), T => {
+        let (x, out) = (Values::<T>::new(op, x)?, Target::<T>::new(op, out)?);
+        // SAFETY: the caller's promise.
+        unsafe { scatter_grid::<T, Each<C>>(grid, index, x.ptr(), out.ptr(), size) };
+        Ok(())
+    }, other => Err(Error::dtype(op, other, "it takes f32, f64 and integers")))
 }
 
 /// Moves from `far` to `near`.
@@ -342,7 +372,7 @@ impl<T: Copy> Combine<T> for Set {
     }
 }
 
-impl<T: Plus> Combine<T> for Add {
+impl<T: Arithmetic> Combine<T> for Add {
     #[inline(always)]
     fn one(from: T, to: T) -> T {
         to.plus(from)
@@ -358,40 +388,93 @@ impl<T: Plus> Combine<T> for Add {
     }
 }
 
+/// A combination by one of the functions of [`Arithmetic`].
+trait CombineAll {
+    fn of<T: Arithmetic>(from: T, to: T) -> T;
+}
+
+struct Mul;
+struct Min;
+struct Max;
+
+impl CombineAll for Mul {
+    #[inline(always)]
+    fn of<T: Arithmetic>(from: T, to: T) -> T {
+        to.times(from)
+    }
+}
+
+impl CombineAll for Min {
+    #[inline(always)]
+    fn of<T: Arithmetic>(from: T, to: T) -> T {
+        to.smaller(from)
+    }
+}
+
+impl CombineAll for Max {
+    #[inline(always)]
+    fn of<T: Arithmetic>(from: T, to: T) -> T {
+        to.larger(from)
+    }
+}
+
+/// [`Combine`] element by element.
+struct Each<C>(C);
+
+impl<T: Arithmetic, C: CombineAll> Combine<T> for Each<C> {
+    #[inline(always)]
+    fn one(from: T, to: T) -> T {
+        C::of(from, to)
+    }
+    #[inline(always)]
+    fn row(from: &[T], to: &mut [T]) {
+        from.iter().zip(to).for_each(|(from, to)| *to = C::of(*from, *to));
+    }
+}
+
 multiversion! {
-    fn add_row[T: Plus](from: &[T], to: &mut [T]), avx512 if [size_of::<T>() == 4] {
+    fn add_row[T: Arithmetic](from: &[T], to: &mut [T]), avx512 if [size_of::<T>() == 4] {
         for (from, to) in from.iter().zip(to) {
             *to = to.plus(*from);
         }
     }
 }
 
-/// Addition; integers wrap.
-trait Plus: Copy {
+/// The arithmetic of scattered elements; integers wrap, and NaN is the smaller and the larger one.
+trait Arithmetic: Copy {
     fn plus(self, other: Self) -> Self;
+    fn times(self, other: Self) -> Self;
+    fn smaller(self, other: Self) -> Self;
+    fn larger(self, other: Self) -> Self;
 }
 
-macro_rules! plus {
-    ($($ty:ty, |$a:ident, $b:ident| $sum:expr;)*) => {$(
-        impl Plus for $ty {
+macro_rules! arithmetic {
+    ($($ty:ty: $plus:path, $times:path, $smaller:path, $larger:path;)*) => {$(
+        impl Arithmetic for $ty {
             #[inline(always)]
-            fn plus(self, $b: $ty) -> $ty { let $a = self; $sum }
+            fn plus(self, other: $ty) -> $ty { $plus(self, other) }
+            #[inline(always)]
+            fn times(self, other: $ty) -> $ty { $times(self, other) }
+            #[inline(always)]
+            fn smaller(self, other: $ty) -> $ty { $smaller(self, other) }
+            #[inline(always)]
+            fn larger(self, other: $ty) -> $ty { $larger(self, other) }
         }
     )*};
 }
-plus! {
-    f32, |a, b| a + b;
-    f64, |a, b| a + b;
+arithmetic! {
+    f32: std::ops::Add::add, std::ops::Mul::mul, Real::minimum, Real::maximum;
+    f64: std::ops::Add::add, std::ops::Mul::mul, Real::minimum, Real::maximum;
 }
 
-macro_rules! plus_of_ints {
+macro_rules! arithmetic_of_ints {
     (()
         $(FLOAT($($float_rest:tt)*))*
         $(HALF($($half_rest:tt)*))*
         $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
         BOOL($($bool_rest:tt)*)
     ) => {
-        plus! { $($i, |a, b| a.wrapping_add(b);)* }
+        arithmetic! { $($i: Int::add, Int::mul, Ord::min, Ord::max;)* }
     };
 }
-kiln_backend::dtype_table!(plus_of_ints);
+kiln_backend::dtype_table!(arithmetic_of_ints);

@@ -26,8 +26,9 @@ fn values_in_every_float_dtype() {
             let check = |x: Operand, y: Operand, want: Vec<f64>| {
                 let mut out = Tensor::empty(dtype, &[n]);
                 CpuBackend.binary(BinaryArgs { op, a: x, b: y, out: out.view_mut() }.checked().unwrap()).unwrap();
-                // The result jumps where `a / b` is rounded to an integer.
-                if op != BinaryOp::TruncDivide || dtype == DType::F64 {
+                // The result jumps where `a / b` is rounded to an integer; beside its roots, polygamma is a small difference of
+                // large numbers, and the golden files compare it with PyTorch's.
+                if !matches!(op, BinaryOp::TruncDivide | BinaryOp::Polygamma) || dtype == DType::F64 {
                     assert_close(&out.values(), &want, dtype, 8.0, op.name());
                 }
             };
@@ -176,7 +177,11 @@ fn integers_and_truth_values() {
 fn gradients_are_differences() {
     let step = 1e-6;
     for &op in BinaryOp::ARITHMETIC {
-        for (x, y) in [(0.7, 1.3), (2.4, -0.7), (1.9, 3.0), (0.4, 2.0), (1.2, 0.5)] {
+        for (x, y) in [(0.7, 1.3_f64), (2.4, -0.7), (1.9, 3.0), (0.4, 2.0), (1.2, 0.5)] {
+            // Polygamma jumps at integer orders, and has none that are negative.
+            if op == BinaryOp::Polygamma && (y < 0.0 || y.fract() == 0.0) {
+                continue;
+            }
             let a = Tensor::new(DType::F64, &[1], &[x]);
             let b = Tensor::new(DType::F64, &[1], &[y]);
             let grad = Tensor::new(DType::F64, &[1], &[3.0]);

@@ -166,14 +166,19 @@ fn gather_and_scatter() {
                         for (mode, values, operand) in [
                             (ScatterMode::Set, &values, x.operand()),
                             (ScatterMode::Add, &values, x.operand()),
+                            (ScatterMode::Mul, &values, x.operand()),
+                            (ScatterMode::Min, &values, x.operand()),
+                            (ScatterMode::Max, &values, x.operand()),
                             (ScatterMode::Set, &ones, number),
+                            (ScatterMode::Min, &ones, number),
                             (ScatterMode::Add, &ones, number),
                         ] {
                             let mut out = Tensor::with_layout(dtype, to, &small(to.numel(), 14));
                             let mut want = out.values();
                             let args = ScatterArgs { mode, x: operand, dim, index: index.view(), out: out.view_mut() };
                             let result = args.checked().and_then(|args| CpuBackend.scatter(args));
-                            if dtype == DType::Bool && mode == ScatterMode::Add {
+                            let of_pairs = !matches!(mode, ScatterMode::Set | ScatterMode::Add);
+                            if dtype == DType::Bool && mode != ScatterMode::Set || dtype.is_half() && of_pairs {
                                 assert!(matches!(result.unwrap_err().kind(), ErrorKind::DType { .. }));
                                 continue;
                             }
@@ -181,7 +186,14 @@ fn gather_and_scatter() {
                             for (p, &i) in at.iter().enumerate() {
                                 let v = values[ravel(&unravel(p, &grid), &larger)];
                                 let to = &mut want[target(p, &grid, dim, i, dims)];
-                                *to = if mode == ScatterMode::Set { v } else { *to + v };
+                                *to = match mode {
+                                    ScatterMode::Set => v,
+                                    ScatterMode::Add => *to + v,
+                                    ScatterMode::Mul if dtype == DType::U8 => *to * v % 256.0,
+                                    ScatterMode::Mul => *to * v,
+                                    ScatterMode::Min => to.min(v),
+                                    ScatterMode::Max => to.max(v),
+                                };
                             }
                             assert_eq!(out.values(), want, "{dtype} {mode:?} {layout:?} {dim} {to:?}");
                         }

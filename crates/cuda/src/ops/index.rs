@@ -65,7 +65,7 @@ impl IndexBackend for CudaBackend {
             Operand::Tensor(x) => (Some(access.read(x)?.place()), 0),
             Operand::Scalar(value) => match mode {
                 ScatterMode::Set => (None, pattern(out.dtype, value)),
-                ScatterMode::Add => (None, rounded_number(out.dtype, value)),
+                _ => (None, rounded_number(out.dtype, value)),
             },
         };
         let positions = Positions { dims: index.layout.dims(), dim, index: index.place() };
@@ -96,7 +96,7 @@ impl Device {
         launch!(self, GATHER, "take", tag, blocks, params, index.address, out.address, x.address, status)
     }
 
-    /// Scatters: writes or adds each position's element to `out`.
+    /// Scatters: writes each position's element to `out`, or combines it with what is there.
     fn put(
         &'static self,
         op: &'static str,
@@ -108,6 +108,9 @@ impl Device {
         let (kernel, tag) = match mode {
             ScatterMode::Set => ("set", Tag::bits(out.dtype)),
             ScatterMode::Add => ("add", Tag::of(out.dtype)),
+            ScatterMode::Mul => ("mul", Tag::of(out.dtype)),
+            ScatterMode::Min => ("min", Tag::of(out.dtype)),
+            ScatterMode::Max => ("max", Tag::of(out.dtype)),
         };
         let Lines { lines, n, strides, .. } = Lines::<3>::new(dims, dim, [Some(index), x, Some(out.place())]);
         if lines.numel == 0 || n == 0 {

@@ -122,3 +122,78 @@ fn integers_that_have_no_quotient_are_reported() {
         }
     }
 }
+
+/// Special functions where their methods meet, near poles, at the ends of their domains, and of numbers that no type holds well.
+#[test]
+fn special_functions() {
+    let edges = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        2.0,
+        -2.0,
+        -3.0,
+        1e-8,
+        -1e-8,
+        1e-40,
+        3e38,
+        -3e38,
+        f64::INFINITY,
+        -f64::INFINITY,
+        f64::NAN,
+    ];
+    let between =
+        (-60..60).map(|i| f64::from(i) * 0.375 + 0.0625).chain([0.999, -0.99999, 0.9999999, -8191.5, 700.0, 1e10]);
+    let values: Vec<f64> = edges.into_iter().chain(between).collect();
+    for dtype in FLOATS {
+        for op in [
+            UnaryOp::Asinh,
+            UnaryOp::Acosh,
+            UnaryOp::Atanh,
+            UnaryOp::Erfc,
+            UnaryOp::Erfinv,
+            UnaryOp::Lgamma,
+            UnaryOp::Digamma,
+            UnaryOp::I0,
+            UnaryOp::I1,
+        ] {
+            same(&format!("{op:?}"), |on| {
+                let (x, g) = (of_values(on, dtype, &values), of_values(on, dtype, &vec![1.0; values.len()]));
+                let [mut out, mut grad] = [0, 1].map(|_| of_values(on, dtype, &vec![0.0; values.len()]));
+                on.unary(UnaryArgs { op, x: x.view(), out: out.view_mut() }.checked()?)?;
+                on.unary_grad(
+                    UnaryGradArgs { op, grad: g.view(), saved: Some(x.view()), out: grad.view_mut() }.checked()?,
+                )?;
+                Ok(vec![out, grad])
+            });
+        }
+        for order in [-1.0, 0.0, 1.0, 1.5, 2.0, 5.0, 40.0, 1e10] {
+            same(&format!("polygamma {order}"), |on| {
+                let (x, mut out) = (of_values(on, dtype, &values), of_values(on, dtype, &vec![0.0; values.len()]));
+                let (a, b) = (Operand::Tensor(x.view()), Operand::Scalar(Scalar::Float(order)));
+                on.binary(BinaryArgs { op: BinaryOp::Polygamma, a, b, out: out.view_mut() }.checked()?)?;
+                Ok(vec![out])
+            });
+        }
+    }
+}
+
+/// Divisors and multiples at the ends of the types, and of 0.
+#[test]
+fn common_divisors() {
+    let all = [0.0, 1.0, -1.0, 2.0, 12.0, -18.0, 255.0, 128.0, 2_147_483_647.0, -2_147_483_648.0];
+    let pairs: Vec<(f64, f64)> = all.iter().flat_map(|&a| all.map(|b| (a, b))).collect();
+    let (left, right): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
+    for dtype in [DType::I64, DType::I32, DType::U8] {
+        for op in [BinaryOp::Gcd, BinaryOp::Lcm] {
+            exactly(&format!("{op:?} {dtype}"), |on| {
+                let (a, b) = (of_values(on, dtype, &left), of_values(on, dtype, &right));
+                let mut out = of_values(on, dtype, &vec![0.0; left.len()]);
+                let (x, y) = (Operand::Tensor(a.view()), Operand::Tensor(b.view()));
+                on.binary(BinaryArgs { op, a: x, b: y, out: out.view_mut() }.checked()?)?;
+                Ok(vec![out])
+            });
+        }
+    }
+}

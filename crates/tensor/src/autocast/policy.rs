@@ -47,8 +47,8 @@ policies! {
         "exp" "expm1" "log" "log2" "log10" "log1p" "pow" "rpow" "square" "reciprocal" "rsqrt"
         // A number divided by a tensor is the tensor's reciprocal times the number.
         "rdiv"
-        "acos" "asin" "tan" "cosh" "sinh" "softplus"
-        "softmax" "log_softmax" "logsumexp" "sum" "mean" "prod" "cumsum" "cumprod" "norm" "dist" "cdist"
+        "acos" "asin" "tan" "cosh" "sinh" "erfinv" "softplus"
+        "softmax" "log_softmax" "logsumexp" "sum" "mean" "prod" "cumsum" "cumprod" "norm" "renorm" "dist" "cdist"
         "layer_norm" "group_norm" "rms_norm" "local_response_norm" "normalize" "cosine_similarity" "pairwise_distance"
         "cross_entropy" "nll_loss" "mse_loss" "l1_loss" "smooth_l1_loss" "huber_loss" "kl_div" "poisson_nll_loss"
         "gaussian_nll_loss" "binary_cross_entropy" "binary_cross_entropy_with_logits" "hinge_embedding_loss"

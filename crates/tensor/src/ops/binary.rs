@@ -95,7 +95,9 @@ pub(super) fn promote(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) -> Res
         Err(Error::dtype(name, culprit.unwrap_or(common), expected))
     };
     let dtype = match op {
-        BinaryOp::ShiftLeft | BinaryOp::ShiftRight if common == DType::Bool => return refuse("it takes integers"),
+        BinaryOp::ShiftLeft | BinaryOp::ShiftRight | BinaryOp::Gcd | BinaryOp::Lcm if common == DType::Bool => {
+            return refuse("it takes integers");
+        }
         _ if op.is_bitwise() && common.is_float() => return refuse("it takes bool and integers"),
         BinaryOp::Sub if is(DType::Bool) => {
             let expected = "truth values are subtracted by `logical_xor`, or inverted by `logical_not`";
@@ -105,7 +107,7 @@ pub(super) fn promote(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) -> Res
         _ if op.is_comparison() && common.is_float() && !tensors().any(|tensor| tensor.dtype().is_float()) => {
             DType::F64
         }
-        BinaryOp::Div | BinaryOp::Atan2 if !common.is_float() => DType::F32,
+        BinaryOp::Div | BinaryOp::Atan2 | BinaryOp::Polygamma if !common.is_float() => DType::F32,
         _ if common == DType::Bool && !op.is_comparison() && !op.is_bitwise() => {
             let op = match (op, b) {
                 (BinaryOp::Add | BinaryOp::Maximum, _) => BinaryOp::Or,

@@ -93,6 +93,31 @@ impl Tensor {
         })
     }
 
+    /// Vandermonde matrices: for each element a row with its powers from 0 to `n - 1` (`increasing`), or
+    /// in the opposite order; `n` is the extent of the last dimension by default
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.vander.html>, and
+    /// <https://docs.pytorch.org/docs/stable/generated/torch.linalg.vander.html>, which is increasing). Integers and `bool`
+    /// give `i64`.
+    ///
+    /// # Errors
+    /// If the tensor has the most dimensions that there may be.
+    pub fn vander(&self, n: Option<usize>, increasing: bool) -> Result<Tensor> {
+        let x = if self.dtype().is_float() { self.clone() } else { self.to_dtype(DType::I64)? };
+        // A scalar is a vector of one element.
+        let column = if x.rank() == 0 { x.reshape([1, 1])? } else { x.unsqueeze(-1)? };
+        let n = n.or(self.dims().last().copied()).unwrap_or(1);
+        let mut dims = column.dims().to_vec();
+        let last = dims.len() - 1;
+        dims[last] = n.min(1);
+        let ones = Tensor::ones(&dims[..], x.options())?;
+        if n < 2 {
+            return Ok(ones);
+        }
+        dims[last] = n - 1;
+        let powers = Tensor::cat(&[ones, column.expand(&dims[..])?.cumprod(-1)?], -1)?;
+        if increasing { Ok(powers) } else { powers.flip(-1) }
+    }
+
     /// For each element, the logarithm of the sum of the exponentials of the elements up to and including it along a dimension
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.logcumsumexp.html>).
     ///

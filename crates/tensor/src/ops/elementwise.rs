@@ -1,16 +1,18 @@
-//! Element-wise operations that are composed of those of the tables: `logaddexp`, `xlogy`, `hypot`, `sinc`, `logit`, ….
+//! Element-wise operations that are composed of those of the tables: `logaddexp`, `xlogy`, `hypot`, `frexp`, `logit`, ….
 
 use std::f64::consts::{LN_2, PI};
 
-use kiln_backend::{DType, Result, Scalar};
+use kiln_backend::{DType, Error, Result, Scalar};
 use kiln_derive::located;
 
 use super::{check, promotion::result_type, rhs::Rhs};
 use crate::{
     autocast::cast_operands,
-    autograd::{no_grad, record},
+    autograd::{no_grad, one, record},
     tensor::Tensor,
 };
+
+const TWO_TO_54: f64 = (1u64 << 54) as f64;
 
 /// Operands as tensors of the type that floats are computed in, and the dtype of the result.
 fn floats(a: &Tensor, b: &Rhs) -> Result<(Tensor, Tensor, DType)> {
@@ -185,6 +187,56 @@ impl Tensor {
     /// If the shapes do not broadcast, or devices differ.
     pub fn ldexp(&self, other: &Tensor) -> Result<Tensor> {
         cast_operands("ldexp", [self, other], [], |[x, other], []| x.mul(&other.rpow(2.0)?))
+    }
+
+    /// The mantissa, of a size from 1/2 to 1, and the exponent (`i32`) of each number: it is their `ldexp`. Of 0, infinity and
+    /// NaN, the mantissa is the number itself, and the exponent 0
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.frexp.html>).
+    ///
+    /// # Errors
+    /// If the tensor is not floating-point.
+    pub fn frexp(&self) -> Result<(Tensor, Tensor)> {
+        check::floats("frexp", self)?;
+        // In `f64`, whose range is wide enough for the exponents of all subnormal numbers but its own.
+        let (mantissa, exponent) = no_grad(|| -> Result<_> {
+            let x = self.detach().to_dtype(DType::F64)?;
+            let tiny = x.abs()?.lt(f64::MIN_POSITIVE)?;
+            let lifted = tiny.where_cond(&x.mul(TWO_TO_54)?, &x)?;
+            let odd = x.eq(0.0)?.logical_or(&x.isfinite()?.logical_not()?)?;
+            let size = odd.where_cond(0.5, &lifted.abs()?)?;
+            // The logarithm may be rounded across an integer.
+            let guess = size.log2()?.floor()?.add(1.0)?;
+            let half = guess.mul(-0.5)?.floor()?;
+            let scaled = size.mul(&half.exp2()?)?.mul(&guess.neg()?.sub(&half)?.exp2()?)?;
+            let more = scaled.ge(1.0)?.to_dtype(DType::F64)?.sub(&scaled.lt(0.5)?.to_dtype(DType::F64)?)?;
+            let mantissa = scaled.mul(&more.neg()?.exp2()?)?.mul(&lifted.sign()?)?;
+            let exponent = guess.add(&more)?.sub(&tiny.to_dtype(DType::F64)?.mul(54.0)?)?;
+            let exponent = odd.where_cond(0.0, &exponent)?.to_dtype(DType::I32)?;
+            Ok((odd.where_cond(&x, &mantissa)?.to_dtype(self.dtype())?, exponent))
+        })?;
+        let scale = exponent.clone();
+        let mantissa = record(mantissa, "FrexpBackward0", &[self], &[&scale], |ctx| {
+            let exponent = ctx.constant(0)?;
+            Ok(one(ctx.grad()?.div(&exponent.to_dtype(DType::F64)?.exp2()?)?.to_dtype(ctx.grad()?.dtype())?))
+        })?;
+        Ok((mantissa, exponent))
+    }
+
+    /// The logarithm of the multivariate gamma function of dimension `p`
+    /// (<https://docs.pytorch.org/docs/stable/special.html#torch.special.multigammaln>).
+    ///
+    /// # Errors
+    /// If `p` is 0.
+    pub fn mvlgamma(&self, p: usize) -> Result<Tensor> {
+        if p == 0 {
+            return Err(Error::argument("mvlgamma", "p is 0, but there are 1 or more dimensions"));
+        }
+        let (x, _, dtype) = floats(self, &Rhs::Scalar(Scalar::Int(0)))?;
+        let mut sum = x.lgamma()?;
+        for i in 1..p {
+            sum = sum.add(&x.sub(0.5 * i as f64)?.lgamma()?)?;
+        }
+        sum.add(0.25 * (p * (p - 1)) as f64 * PI.ln())?.to_dtype(dtype)
     }
 
     /// `sin(π x) / (π x)`, 1 at 0 (<https://docs.pytorch.org/docs/stable/generated/torch.sinc.html>).

@@ -50,6 +50,7 @@ binary_functions! {
     mul mul |a, b| a * b;
     div div |a, b| a / b;
     pow pow |a, b| a.powf(b);
+    polygamma polygamma;
     eq eq |a, b| a == b;
     lt lt |a, b| a < b;
     le le |a, b| a <= b;
@@ -100,7 +101,7 @@ macro_rules! unary_functions {
 unary_functions! {
     neg |x| -x;
     log |x| x.ln();
-    abs; sign; sqrt; exp; sin; cos; sinh; cosh; tanh; sigmoid; softplus; erf;
+    abs; sign; sqrt; exp; sin; cos; sinh; cosh; tanh; sigmoid; softplus; erf; erfinv; digamma; i0; i1;
 }
 
 fn select(condition: &Rhs, a: &Rhs, b: &Rhs) -> Result<Rhs> {

@@ -1,20 +1,11 @@
-//! Writing by index, composed of other operations: `index_fill`, `index_copy`, `masked_scatter`, `scatter_reduce`,
-//! `take`, `put`, `diag_embed`, `diagonal_scatter`, `select_scatter`, `slice_scatter`.
+//! Writing by index, composed of other operations: `index_fill`, `index_copy`, `masked_scatter`, `take`, `put`,
+//! `diag_embed`, `diagonal_scatter`, `select_scatter`, `slice_scatter`.
 
-use kiln_backend::{DType, Dim, Error, Result, Scalar};
+use kiln_backend::{DType, Dim, Error, Result};
 use kiln_derive::located;
 
 use super::{check, pad::PadMode, rhs::Rhs};
 use crate::{autograd::no_grad, tensor::Tensor};
-
-/// How [`Tensor::scatter_reduce`] combines elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScatterReduction {
-    /// Their sum.
-    Sum,
-    /// Their mean; of integers it is rounded down.
-    Mean,
-}
 
 #[located]
 impl Tensor {
@@ -76,7 +67,7 @@ impl Tensor {
     }
 
     /// The dimension, and the index as a vector of `i64`.
-    fn listed(&self, op: &'static str, dim: impl Dim, index: &Tensor) -> Result<(usize, Tensor)> {
+    pub(super) fn listed(&self, op: &'static str, dim: impl Dim, index: &Tensor) -> Result<(usize, Tensor)> {
         let dim = dim.resolve(op, self.rank())?;
         let index = check::indices(op, index)?;
         check::same_device(op, self, &[&index])?;
@@ -107,41 +98,6 @@ impl Tensor {
         let places = no_grad(|| mask.flatten_all()?.cumsum(0)?.sub(1)?.clamp_min(0))?;
         let values = source.flatten_all()?.index_select(0, &places)?.reshape(shape.dims())?;
         mask.where_cond(&values, &x)
-    }
-
-    /// A copy in which the elements of `src` are combined at the positions that `index` gives along `dim`, as in
-    /// [`scatter`](Tensor::scatter), with the elements that are there (`include_self`) or instead of them
-    /// (<https://docs.pytorch.org/docs/stable/generated/torch.Tensor.scatter_reduce.html>).
-    ///
-    /// # Errors
-    /// Those of [`scatter_add`](Tensor::scatter_add).
-    pub fn scatter_reduce(
-        &self,
-        dim: impl Dim,
-        index: &Tensor,
-        src: &Tensor,
-        reduction: ScatterReduction,
-        include_self: bool,
-    ) -> Result<Tensor> {
-        let dim = dim.resolve("scatter_reduce", self.rank())?;
-        let base = if include_self { self.clone() } else { self.scatter(dim, index, Scalar::Int(0))? };
-        let half = self.dtype().is_half();
-        // Half precision is rounded once, after the sums.
-        let src = if half { src.widened()? } else { src.clone() };
-        let sums = base.widened()?.scatter_add(dim, index, &src)?;
-        if reduction == ScatterReduction::Sum {
-            return sums.to_dtype(self.dtype());
-        }
-        let counts = no_grad(|| {
-            let own = if include_self {
-                Tensor::ones(self.dims(), sums.options())?
-            } else {
-                Tensor::ones(self.dims(), sums.options())?.scatter(dim, index, Scalar::Int(0))?
-            };
-            own.scatter_add(dim, index, &Tensor::ones(src.dims(), sums.options())?)?.clamp_min(1)
-        })?;
-        let means = if self.dtype().is_float() { sums.div(&counts) } else { sums.floor_divide(&counts) };
-        means?.to_dtype(self.dtype())
     }
 
     /// The elements at these positions in row-major order, in the shape of the index

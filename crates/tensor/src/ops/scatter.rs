@@ -157,7 +157,13 @@ impl Tensor {
     }
 
     /// Checks the arguments, and returns the dimension and the index as `i64`.
-    fn check_scatter(&self, op: &'static str, dim: impl Dim, index: &Tensor, src: &Rhs) -> Result<(usize, Tensor)> {
+    pub(super) fn check_scatter(
+        &self,
+        op: &'static str,
+        dim: impl Dim,
+        index: &Tensor,
+        src: &Rhs,
+    ) -> Result<(usize, Tensor)> {
         let dim = dim.resolve(op, self.rank())?;
         let index = check::indices(op, index)?;
         check::same_device(op, self, &[&index])?;
@@ -192,7 +198,14 @@ impl Tensor {
         Ok((dim, index))
     }
 
-    fn write_scatter(&self, op: &'static str, mode: ScatterMode, dim: usize, index: &Tensor, src: &Rhs) -> Result<()> {
+    pub(super) fn write_scatter(
+        &self,
+        op: &'static str,
+        mode: ScatterMode,
+        dim: usize,
+        index: &Tensor,
+        src: &Rhs,
+    ) -> Result<()> {
         if index.numel() == 0 {
             return Ok(());
         }

@@ -129,6 +129,38 @@ impl Tensor {
         })
     }
 
+    /// The most frequent value along a dimension, the smallest of several, and the position (`i64`) of its last occurrence; the
+    /// dimension is kept with extent 1 or dropped. A NaN is equal to no other
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.mode.html>, which leaves open which position it is).
+    ///
+    /// # Errors
+    /// If the dimension is out of range or empty.
+    pub fn mode(&self, dim: impl Dim, keepdim: bool) -> Result<(Tensor, Tensor)> {
+        const OP: &str = "mode";
+        let dim = dim.resolve(OP, self.rank())?;
+        if self.rank() == 0 {
+            return Ok((self.copy()?, Tensor::zeros((), (DType::I64, self.device()))?));
+        }
+        let extent = self.dims()[dim];
+        if extent == 0 {
+            return Err(Error::shape(OP, format!("elements in dimension {dim}"), self.shape()));
+        }
+        let places = no_grad(|| {
+            let (values, order) = self.detach().sort(dim, false)?;
+            // How many equal elements are before each one in sorted order: its distance from where its run begins.
+            let mut along = vec![1; self.rank()];
+            along[dim] = extent;
+            let at = Tensor::arange(0, extent as i64, (DType::I64, self.device()))?.reshape(along)?;
+            let begins = values.narrow(dim, 1, extent - 1)?.ne(&values.narrow(dim, 0, extent - 1)?)?;
+            let first = values.narrow(dim, 0, 1)?.zeros_like()?.to_dtype(DType::I64)?;
+            let begins = begins.where_cond(&at.narrow(dim, 1, extent - 1)?, 0)?.to_dtype(DType::I64)?;
+            let begin = Tensor::cat(&[first, begins], dim)?.cummax(dim)?.0;
+            order.gather(dim, &at.sub(&begin)?.argmax_keepdim(dim)?)
+        })?;
+        let values = self.gather(dim, &places)?;
+        if keepdim { Ok((values, places)) } else { Ok((values.squeeze(dim)?, places.squeeze(dim)?)) }
+    }
+
     /// Element `at` in sorted order; with `or_nan`, the last one instead if it is NaN.
     fn order_statistic(
         &self,

@@ -1,6 +1,6 @@
-//! `norm`: vector norms.
+//! `norm`: vector norms; `renorm`, which limits them.
 
-use kiln_backend::{Dims, Error, MAX_RANK, Result};
+use kiln_backend::{Dim, Dims, Error, MAX_RANK, Result};
 use kiln_derive::located;
 use smallvec::SmallVec;
 
@@ -30,6 +30,36 @@ impl Tensor {
     /// Those of [`norm`](Tensor::norm).
     pub fn norm_keepdim(&self, p: impl Into<f64>, dims: impl Dims) -> Result<Tensor> {
         self.norm_over("norm_keepdim", p.into(), &dims, true)
+    }
+
+    /// The tensor, with every slice along `dim` whose `p`-norm is above `max_norm` scaled down to it
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.renorm.html>).
+    ///
+    /// # Errors
+    /// If the tensor is not floating-point or has fewer than 2 dimensions, the dimension is out of range, `p` is not positive,
+    /// or `max_norm` is negative.
+    pub fn renorm(&self, p: impl Into<f64>, dim: impl Dim, max_norm: impl Into<f64>) -> Result<Tensor> {
+        const OP: &str = "renorm";
+        let (p, max_norm): (f64, f64) = (p.into(), max_norm.into());
+        check::floats(OP, self)?;
+        if self.rank() < 2 {
+            return Err(Error::shape(OP, "at least 2 dimensions", self.shape()));
+        }
+        let dim = dim.resolve(OP, self.rank())?;
+        if !(p > 0.0 && max_norm >= 0.0) {
+            return Err(Error::argument(
+                OP,
+                format!("p is {p} and must be positive, max_norm {max_norm} and not negative"),
+            ));
+        }
+        let others: SmallVec<[usize; MAX_RANK]> = (0..self.rank()).filter(|&other| other != dim).collect();
+        cast_operands(OP, [self], [], |[x], []| {
+            let wide = x.widened()?;
+            let norms = wide.norm_keepdim(p, &others[..])?;
+            // PyTorch's guard against a division by 0.
+            let scale = norms.gt(max_norm)?.where_cond(&norms.add(1e-7)?.reciprocal()?.mul(max_norm)?, 1.0)?;
+            wide.mul(&scale)?.to_dtype(x.dtype())
+        })
     }
 
     fn norm_over(&self, op: &'static str, p: f64, dims: &impl Dims, keepdim: bool) -> Result<Tensor> {

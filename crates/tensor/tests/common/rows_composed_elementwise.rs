@@ -123,14 +123,9 @@ macro_rules! composed_elementwise_rows {
             }
             scatter_reduce {
                 golden |x, a| {
-                    let reduction = match a.text("reduce").unwrap() {
-                        "sum" => kiln_tensor::ScatterReduction::Sum,
-                        "mean" => kiln_tensor::ScatterReduction::Mean,
-                        other => return Err(crate::suite::lacks(other)),
-                    };
                     let with_self = a.get("include_self").is_none_or(|flag| flag.as_bool() == Some(true));
                     let (index, src) = (a.tensor("index", x).unwrap(), a.tensor("src", x).unwrap());
-                    x[0].scatter_reduce(a.int("dim").unwrap(), index, src, reduction, with_self)?
+                    x[0].scatter_reduce(a.int("dim").unwrap(), index, src, reduction_of(a), with_self)?
                 };
                 gradient BASE_AND_SOURCE Any |x| {
                     x[0].scatter_reduce(1, &numbers(&[0, 2, 2, 1], [2, 2]), &x[1], kiln_tensor::ScatterReduction::Mean, true)
@@ -138,7 +133,58 @@ macro_rules! composed_elementwise_rows {
                 gradient BASE_AND_SOURCE Any |x| {
                     x[0].scatter_reduce(1, &numbers(&[0, 2, 2, 1], [2, 2]), &x[1], kiln_tensor::ScatterReduction::Sum, false)
                 };
-                random |x, y, r| one_of(x.scatter_reduce(r.dim(), &r.index(), y, kiln_tensor::ScatterReduction::Mean, r.flag()));
+                gradient BASE_AND_SOURCE Any |x| {
+                    x[0].scatter_reduce(1, &numbers(&[0, 0, 2, 1], [2, 2]), &x[1], kiln_tensor::ScatterReduction::Prod, true)
+                };
+                gradient BASE_AND_SOURCE Any |x| {
+                    x[0].scatter_reduce(1, &numbers(&[0, 0, 2, 1], [2, 2]), &x[1], kiln_tensor::ScatterReduction::Prod, false)
+                };
+                gradient BASE_AND_SOURCE Distinct |x| {
+                    x[0].scatter_reduce(1, &numbers(&[0, 0, 2, 1], [2, 2]), &x[1], kiln_tensor::ScatterReduction::Amin, true)
+                };
+                gradient BASE_AND_SOURCE Distinct |x| {
+                    x[0].scatter_reduce(1, &numbers(&[0, 0, 2, 2], [2, 2]), &x[1], kiln_tensor::ScatterReduction::Amax, false)
+                };
+                gradient BASE_AND_SOURCE Distinct |x| {
+                    x[0].scatter_reduce(1, &numbers(&[0, 3], [1, 2]), &x[1], kiln_tensor::ScatterReduction::Amax, true)
+                };
+                random |x, y, r| {
+                    use kiln_tensor::ScatterReduction as R;
+                    let reduction = r.pick(&[R::Sum, R::Mean, R::Prod, R::Amin, R::Amax]);
+                    one_of(x.scatter_reduce(r.dim(), &r.index(), y, reduction, r.flag()))
+                };
+            }
+            index_reduce {
+                golden |x, a| {
+                    let with_self = a.get("include_self").is_none_or(|flag| flag.as_bool() == Some(true));
+                    let (index, source) = (a.tensor("index", x).unwrap(), a.tensor("source", x).unwrap());
+                    x[0].index_reduce(a.int("dim").unwrap(), index, source, reduction_of(a), with_self)?
+                };
+                gradient BASE_AND_ROWS Any |x| {
+                    x[0].index_reduce(0, &numbers(&[0, 2, 2, 1], 4), &x[1], kiln_tensor::ScatterReduction::Prod, true)
+                };
+                gradient BASE_AND_ROWS Distinct |x| {
+                    x[0].index_reduce(0, &numbers(&[0, 2, 2, 0], 4), &x[1], kiln_tensor::ScatterReduction::Amax, false)
+                };
+                random |x, y, r| {
+                    use kiln_tensor::ScatterReduction as R;
+                    let reduction = r.pick(&[R::Sum, R::Mean, R::Prod, R::Amin, R::Amax]);
+                    let index = r.index().flatten_all()?;
+                    let dim = r.dim();
+                    let source = if r.flag() { None } else { x.index_select(dim, &index).ok() };
+                    let source = source.unwrap_or_else(|| y.clone());
+                    one_of(x.index_reduce(dim, &index, &source, reduction, r.flag()))
+                };
+            }
+            frexp {
+                golden |x, _a| x[0].frexp()?;
+                gradient ANY Any |x| Ok(x[0].frexp()?.0);
+                random |x, _y, _r| pair_of(x.frexp()?);
+            }
+            mvlgamma {
+                golden |x, a| x[0].mvlgamma(a.size("p").unwrap())?;
+                gradient ANY AboveOne |x| x[0].mvlgamma(3);
+                random |x, _y, r| one_of(x.mvlgamma(r.below(5)));
             }
             take {
                 golden |x, a| x[0].take(a.tensor("index", x).unwrap())?;

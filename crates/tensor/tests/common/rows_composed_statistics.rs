@@ -200,6 +200,24 @@ macro_rules! composed_statistics_rows {
                 };
                 random |x, y, r| one_of(x.bucketize(&y.flatten_all()?, r.flag()));
             }
+            mode {
+                golden |x, a| x[0].mode(a.int("dim").unwrap_or(-1), a.flag("keepdim"))?;
+                gradient FULL_CUBE Distinct |x| Ok(x[0].mode(1, false)?.0);
+                gradient FULL Distinct |x| Ok(x[0].mode(-1, true)?.0);
+                random |x, _y, r| pair_of(x.mode(r.dim(), r.flag())?);
+            }
+            renorm {
+                golden |x, a| x[0].renorm(a.float("p").unwrap(), a.int("dim").unwrap(), a.float("maxnorm").unwrap())?;
+                gradient CUBE Any |x| x[0].renorm(2, 1, 0.7);
+                gradient FULL_CUBE Positive |x| x[0].renorm(3, -1, 2.5);
+                random |x, _y, r| one_of(x.renorm(r.float(), r.dim(), r.float()));
+            }
+            vander {
+                golden |x, a| x[0].vander(a.size("N"), true)?;
+                gradient VECTOR_OR_MATRIX Any |x| x[0].vander(Some(4), true);
+                gradient VECTOR_OR_MATRIX Any |x| x[0].vander(None, false);
+                random |x, _y, r| one_of(x.vander(r.flag().then(|| r.size()), r.flag()));
+            }
             msort {
                 golden |x, _a| x[0].msort()?;
                 gradient ROWS Distinct |x| x[0].msort();

@@ -56,6 +56,18 @@ fn to(x: &[Tensor], a: &Args) -> Result<Tensor, Miss> {
 table! {
     abs => |x, _a| x[0].abs()?;
     acos => |x, _a| x[0].acos()?;
+    acosh => |x, _a| x[0].acosh()?;
+    asinh => |x, _a| x[0].asinh()?;
+    atanh => |x, _a| x[0].atanh()?;
+    digamma => |x, _a| x[0].digamma()?;
+    erfc => |x, _a| x[0].erfc()?;
+    erfinv => |x, _a| x[0].erfinv()?;
+    i0 => |x, _a| x[0].i0()?;
+    i1 => |x, _a| x[0].i1()?;
+    lgamma => |x, _a| x[0].lgamma()?;
+    polygamma => |x, a| x[0].polygamma(a.int("n").unwrap())?;
+    gcd => |x, a| x[0].gcd(other(x, a))?;
+    lcm => |x, a| x[0].lcm(other(x, a))?;
     asin => |x, _a| x[0].asin()?;
     atan => |x, _a| x[0].atan()?;
     ceil => |x, _a| x[0].ceil()?;

@@ -87,6 +87,17 @@ mod arguments {
         parts
     }
 
+    pub fn reduction_of(a: &Args) -> kiln_tensor::ScatterReduction {
+        use kiln_tensor::ScatterReduction as R;
+        match a.text("reduce") {
+            Some("mean") => R::Mean,
+            Some("prod") => R::Prod,
+            Some("amin") => R::Amin,
+            Some("amax") => R::Amax,
+            _ => R::Sum,
+        }
+    }
+
     /// The second operand, a tensor or a number.
     pub fn other_of(x: &[Tensor], a: &Args) -> Rhs {
         a.scalar("other").map_or_else(|| Rhs::from(&x[1]), Rhs::from)
@@ -108,7 +119,7 @@ pub mod statistics {
 pub mod elementwise {
     use kiln_tensor::Rhs;
 
-    use super::arguments::other_of;
+    use super::arguments::{other_of, reduction_of};
 
     composed_elementwise_rows!(golden_rows);
 }

@@ -39,6 +39,24 @@ macro_rules! domain {
     (acos) => {
         Unit
     };
+    (acosh) => {
+        AboveOne
+    };
+    (atanh) => {
+        Unit
+    };
+    (erfinv) => {
+        Unit
+    };
+    (lgamma) => {
+        Positive
+    };
+    (digamma) => {
+        Positive
+    };
+    (polygamma) => {
+        Positive
+    };
     (div) => {
         Positive
     };

@@ -9,6 +9,8 @@ pub enum Values {
     Any,
     /// In 0.3..2.3.
     Positive,
+    /// In 1.3..3.3.
+    AboveOne,
     /// In -0.9..0.9.
     Unit,
     /// In 0.1..0.9.
@@ -34,6 +36,7 @@ impl Values {
                 (halves.floor() + 0.1 + 0.8 * halves.fract().abs()) / 2.0
             }
             Values::Positive => 0.3 + 2.0 * unit,
+            Values::AboveOne => 1.3 + 2.0 * unit,
             Values::Unit => 1.8 * unit - 0.9,
             Values::Probability => 0.1 + 0.8 * unit,
             Values::Distinct => {
