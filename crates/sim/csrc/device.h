@@ -19,7 +19,7 @@ struct Site {
     int line;
 };
 
-enum : uint32_t { WARP_SHUFFLE, WARP_VOTE, BARRIER_SYNC, BARRIER_COUNT, BARRIER_AND, BARRIER_OR };
+enum : uint32_t { WARP_SHUFFLE, WARP_VOTE, WARP_SYNC, BARRIER_SYNC, BARRIER_COUNT, BARRIER_AND, BARRIER_OR };
 
 // Constant for one thread of a launch, so the compiler may call them once.
 uint3 thread_index() __attribute__((const));

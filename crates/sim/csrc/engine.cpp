@@ -215,9 +215,12 @@ static void try_warp(uint32_t thread) {
         const Thread &other = engine.threads[base + lane];
         if (other.state != WARP || other.operation != first.operation || other.mask != first.mask) return;
     }
-    ++engine.warp_epochs[thread / 32];
-    sanitizer::order(base + uint32_t(std::countr_zero(first.mask)), base, base + 32,
-                     [&first, base](uint32_t index) { return first.mask >> (index - base) & 1; });
+    // Shuffles and votes do not order accesses to memory (CUDA C++ Programming Guide, "Warp Shuffle Functions").
+    if (first.operation == WARP_SYNC) {
+        ++engine.warp_epochs[thread / 32];
+        sanitizer::order(base + uint32_t(std::countr_zero(first.mask)), base, base + 32,
+                         [&first, base](uint32_t index) { return first.mask >> (index - base) & 1; });
+    }
     uint32_t ballot = 0;
     for (uint32_t lane = 0; lane < 32; ++lane)
         if ((first.mask >> lane & 1) && engine.threads[base + lane].value) ballot |= 1u << lane;

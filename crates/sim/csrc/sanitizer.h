@@ -72,12 +72,16 @@ inline void *host;
 // Addresses for synchronization: one for the block, and one for each group of lanes, at the index of its first lane.
 inline uint64_t places[THREADS + 1];
 constexpr uint32_t BLOCK = THREADS;
+// How often all threads of a block have been ordered, and the last time that each fiber was among them.
+inline uint64_t orders;
+inline uint64_t ordered[THREADS];
 
 inline void begin_launch(uint32_t threads) {
     host = __tsan_get_current_fiber();
     for (uint32_t i = 0; i < threads; ++i) {
         if (!fibers[i]) fibers[i] = __tsan_create_fiber(0);
         // Launches are sequential, and the previous one may have had fewer threads.
+        if (ordered[i] == orders) continue;
         __tsan_switch_to_fiber(fibers[i], NO_ORDER);
         __tsan_acquire(&places[BLOCK]);
     }
@@ -89,6 +93,7 @@ inline void leave_fiber() { __tsan_switch_to_fiber(host, NO_ORDER); }
 // Orders everything that the threads named by `has` did so far before everything that any of them does from now on.
 template <class F>
 inline void order(uint32_t place, uint32_t begin, uint32_t end, F has) {
+    if (place == BLOCK) ++orders;
     for (uint32_t i = begin; i < end; ++i) {
         if (!has(i)) continue;
         __tsan_switch_to_fiber(fibers[i], NO_ORDER);
@@ -98,6 +103,7 @@ inline void order(uint32_t place, uint32_t begin, uint32_t end, F has) {
         if (!has(i)) continue;
         __tsan_switch_to_fiber(fibers[i], NO_ORDER);
         __tsan_acquire(&places[place]);
+        if (place == BLOCK) ordered[i] = orders;
     }
     __tsan_switch_to_fiber(host, NO_ORDER);
 }
@@ -135,6 +141,8 @@ inline void abandon(const void *stacks, size_t bytes) {
     (void)stacks, (void)bytes;
     for (void *&fiber : fibers)
         if (fiber) __tsan_destroy_fiber(fiber), fiber = nullptr;
+    // New ones have to be ordered after these.
+    ++orders;
 #else
     (void)stacks, (void)bytes;
 #endif

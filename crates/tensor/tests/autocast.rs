@@ -215,6 +215,16 @@ fn gradients_are_converted_when_they_are_read() -> Result<()> {
         loss(&x, &w, low)?.backward()?;
         loss(&x, &w, low)?.backward()?;
         assert_eq!(values(&w.grad().unwrap()), values(&grad), "not read in between");
+        // A sum that half precision would round.
+        let other = randn(&[5, 7]);
+        w.zero_grad();
+        loss(&other, &w, low)?.backward()?;
+        let want = w.grad().unwrap().add(&computed.to_dtype(DType::F32)?)?;
+        assert_ne!(values(&want), values(&want.to_dtype(low)?), "{low}");
+        w.zero_grad();
+        loss(&x, &w, low)?.backward()?;
+        loss(&other, &w, low)?.backward()?;
+        assert_eq!((w.unconverted_grad().unwrap().dtype(), values(&w.grad().unwrap())), (DType::F32, values(&want)));
         for wide_first in [false, true] {
             w.zero_grad();
             let mut losses = [loss(&x, &w, low)?, w.mul(0.123)?.sum(())?];

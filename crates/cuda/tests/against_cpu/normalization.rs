@@ -359,12 +359,19 @@ fn batch_norm_with_what_follows() {
                     // The same statistics on both devices, so that no value is on the other side of 0.
                     let [mean, inv_std] = [13, 14].map(|salt| vector(dtype.accumulator(), salt));
                     let grad = along(on, dtype, dims, if dims[3] > 3 { order } else { Order::Planes });
-                    // Everything in each way, and each result alone.
-                    let ways = [(true, true, false), (true, false, false), (false, false, false), (true, false, true)];
+                    // Everything in each way, and each result alone. Without a scale, only the gradients tell their dtype.
+                    let ways = [
+                        (true, true, false, true),
+                        (true, false, false, true),
+                        (false, false, false, true),
+                        (true, false, true, true),
+                        (true, false, false, false),
+                    ];
                     let all = ways.map(|way| (way, [true; 3]));
                     let alone =
                         [[true, false, false], [false, true, false], [false, false, true]].map(|some| (ways[1], some));
-                    for ((training, recomputed, apart), [input, residual, sums]) in all.into_iter().chain(alone) {
+                    for ((training, recomputed, apart, scaled), [input, residual, sums]) in all.into_iter().chain(alone)
+                    {
                         let [mut dx, mut passed] = [(); 2].map(|()| empty(on, dtype, dims, order));
                         let mut vectors = [(); 3].map(|()| target(on, of, &[c], MemoryLayout::Sliced));
                         let [of_weight, of_bias, of_shift] = &mut vectors;
@@ -389,7 +396,7 @@ fn batch_norm_with_what_follows() {
                                 training,
                                 grad: grad.view(),
                                 x: x.view(),
-                                weight: affine.weight,
+                                weight: affine.weight.filter(|_| scaled),
                                 mean: mean.view(),
                                 inv_std: inv_std.view(),
                                 grads,

@@ -10,7 +10,7 @@ inline int __syncthreads_count(int p, KILN_SIM_SITE) { return int(::sim::barrier
 inline int __syncthreads_and(int p, KILN_SIM_SITE) { return int(::sim::barrier(::sim::BARRIER_AND, p != 0, KILN_SIM_HERE)); }
 inline int __syncthreads_or(int p, KILN_SIM_SITE) { return int(::sim::barrier(::sim::BARRIER_OR, p != 0, KILN_SIM_HERE)); }
 
-inline void __syncwarp(unsigned mask = 0xffffffffu, KILN_SIM_SITE) { ::sim::warp(::sim::WARP_VOTE, mask, 0, 0, KILN_SIM_HERE); }
+inline void __syncwarp(unsigned mask = 0xffffffffu, KILN_SIM_SITE) { ::sim::warp(::sim::WARP_SYNC, mask, 0, 0, KILN_SIM_HERE); }
 inline unsigned __activemask() { return ::sim::active_mask(); }
 inline unsigned __ballot_sync(unsigned mask, int p, KILN_SIM_SITE) {
     return unsigned(::sim::warp(::sim::WARP_VOTE, mask, p != 0, 0, KILN_SIM_HERE));

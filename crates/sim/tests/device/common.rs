@@ -54,6 +54,7 @@ const ENTRIES: &[(&str, &str)] = &[
     ("f_local_overrun", "p p"),
     ("f_signed_overflow", "p p"),
     ("f_no_syncwarp", "p p"),
+    ("f_shuffle_for_syncwarp", "p p"),
     ("t_syncwarp", "p p"),
     ("t_double", "p p l"),
     ("t_accumulate", "p p l"),

@@ -189,6 +189,22 @@ fn updates_of_one_place_that_get_lost() {
 }
 
 #[test]
+fn lanes_that_exchange_values_through_memory() {
+    for (name, race) in [(c"f_shuffle_for_syncwarp", true), (c"t_syncwarp", false)] {
+        let program = program();
+        let (x, out) = (program.upload(&[1.0f32; 64]), program.alloc(256));
+        program.launch(name, (1, 64, 0), 0, &[arg(x), arg(out)]);
+        assert_eq!(synchronize(), Status::SUCCESS);
+        if race {
+            program.found(Kind::SharedRace, &[name.to_str().unwrap(), "shared `tile`", "no barrier between"]);
+        } else {
+            assert_eq!(program.download::<f32>(out, 64), [1.0; 64]);
+            program.silent();
+        }
+    }
+}
+
+#[test]
 fn strides_that_are_exchanged() {
     let program = program();
     let (x, out) = (program.upload(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]), program.alloc(24));

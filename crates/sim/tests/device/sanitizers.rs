@@ -60,6 +60,7 @@ fn missing_barriers() {
     caught("thread", "f_no_second_barrier", &[here, "f_no_second_barrier"]);
     caught("thread", "f_lost_updates", &[here, "f_lost_updates"]);
     caught("thread", "f_no_syncwarp", &[here, "f_no_syncwarp"]);
+    caught("thread", "f_shuffle_for_syncwarp", &[here, "f_shuffle_for_syncwarp"]);
     silent("thread", &["t_reverse_f32", "t_sum_f32", "t_count", "t_no_global_race", "t_syncwarp"]);
 }
 
@@ -81,7 +82,7 @@ fn child() {
         "f_unaligned_vector" => launch((1, 4, 0), &[arg(x), arg(out)]),
         "t_sum_f32" => launch((1, 128, 0), &[arg(x), arg(out), arg(128u64)]),
         "f_no_barrier" | "f_no_second_barrier" | "t_reverse_f32" => launch((1, 64, 256), &[arg(x), arg(out)]),
-        "f_no_syncwarp" | "t_syncwarp" => launch((1, 64, 0), &[arg(x), arg(out)]),
+        "f_no_syncwarp" | "f_shuffle_for_syncwarp" | "t_syncwarp" => launch((1, 64, 0), &[arg(x), arg(out)]),
         "t_no_global_race" => launch((4, 32, 0), &[arg(out), arg(program.upload(&[0u32]))]),
         other => panic!("no case {other}"),
     }

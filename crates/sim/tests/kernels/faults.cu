@@ -164,6 +164,14 @@ extern "C" __global__ void f_no_syncwarp(const float* x, float* out) {
     out[threadIdx.x] = tile[threadIdx.x ^ 1];
 }
 
+// A shuffle makes lanes wait, but does not order what they do to memory.
+extern "C" __global__ void f_shuffle_for_syncwarp(const float* x, float* out) {
+    __shared__ float tile[64];
+    tile[threadIdx.x] = x[threadIdx.x];
+    const float other = __shfl_xor_sync(0xffffffffu, x[threadIdx.x], 1);
+    out[threadIdx.x] = tile[threadIdx.x ^ 1] + other;
+}
+
 extern "C" __global__ void t_syncwarp(const float* x, float* out) {
     __shared__ float tile[64];
     tile[threadIdx.x] = x[threadIdx.x];
