@@ -13,7 +13,7 @@ use crate::{
 /// Launches and calls of libraries of a pass forward and back over so many steps; nothing on a GPU.
 fn counted(layer: &impl Module, steps: usize, device: Device) -> kiln::Result<Option<[u64; 2]>> {
     let x = Tensor::rand([steps, 4, 8], Device::Cpu)?.to_device(device)?;
-    let mut pass = || layer.forward(&x)?.sum(())?.backward();
+    let pass = || layer.forward(&x)?.sum(())?.backward();
     pass()?;
     device.synchronize()?;
     profiler("cuProfilerStart");
@@ -40,7 +40,7 @@ fn a_time_step_is_a_kernel_and_a_product() -> kiln::Result<()> {
 }
 
 /// What `run` makes of a model and an input on the device is what it makes of them on the CPU, gradients included.
-fn alike<M: kiln::nn::ModuleTree + kiln::nn::Field>(
+fn alike<M: ModuleTree + kiln::nn::Field>(
     name: &str,
     dims: &[usize],
     make: impl Fn(DType) -> kiln::Result<M>,
