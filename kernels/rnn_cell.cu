@@ -174,16 +174,16 @@ __device__ inline void gru_cell_grad(const Grid<9>& grid, int64_t saved_gates, i
     }
 }
 
-#define CELL(name, T, cell, op, V)                                                                                        \
-    KERNEL rnn_cell_##op##_##name(BY_VALUE Grid<6> grid, int64_t x_gates, int64_t hidden_gates, int64_t saved_gates,      \
-                                  const T* x, const T* hidden, const T* state, T* out, T* next_state, T* saved) {         \
-        cell##_cell<V>(grid, x_gates, hidden_gates, saved_gates, x, hidden, state, out, next_state, saved);               \
-    }                                                                                                                     \
-    KERNEL rnn_cell_grad_##op##_##name(BY_VALUE Grid<9> grid, int64_t saved_gates, int64_t x_gates, int64_t hidden_gates, \
-                                       const T* grad, const T* recurrent, const T* carried, const T* saved,               \
-                                       const T* state, const T* next_cell, T* x, T* hidden, T* state_grad) {              \
-        cell##_cell_grad<V>(grid, saved_gates, x_gates, hidden_gates, grad, recurrent, carried, saved, state, next_cell,  \
-                            x, hidden, state_grad);                                                                       \
+#define CELL(name, T, cell, op, V)                                                                                         \
+    KERNEL_OF(3) rnn_cell_##op##_##name(BY_VALUE Grid<6> grid, int64_t x_gates, int64_t hidden_gates, int64_t saved_gates, \
+                                  const T* x, const T* hidden, const T* state, T* out, T* next_state, T* saved) {          \
+        cell##_cell<V>(grid, x_gates, hidden_gates, saved_gates, x, hidden, state, out, next_state, saved);                \
+    }                                                                                                                      \
+    KERNEL rnn_cell_grad_##op##_##name(BY_VALUE Grid<9> grid, int64_t saved_gates, int64_t x_gates, int64_t hidden_gates,  \
+                                       const T* grad, const T* recurrent, const T* carried, const T* saved,                \
+                                       const T* state, const T* next_cell, T* x, T* hidden, T* state_grad) {               \
+        cell##_cell_grad<V>(grid, saved_gates, x_gates, hidden_gates, grad, recurrent, carried, saved, state, next_cell,   \
+                            x, hidden, state_grad);                                                                        \
     }
 #define CELLS(name, T)                                       \
     CELL(name, T, lstm, lstm, 1)                             \
