@@ -6,17 +6,23 @@
 
 mod child;
 
-use std::{env, thread};
+use std::{
+    env,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+};
 
 use child::child;
 use kiln_backend::*;
 use kiln_cuda::CudaBackend;
 
-/// Without a device these tests pass, unless `KILN_REQUIRE_DEVICE` is set.
-fn device() -> Option<&'static CudaBackend> {
+/// The device, and a test's turn on it, since memory is counted for all tests. Without a device these tests pass, unless
+/// `KILN_REQUIRE_DEVICE` is set.
+fn device() -> Option<(MutexGuard<'static, ()>, &'static CudaBackend)> {
+    static TURN: Mutex<()> = Mutex::new(());
     let device = kiln_cuda::backend(0);
     assert!(device.is_ok() || env::var_os("KILN_REQUIRE_DEVICE").is_none(), "a device is required: {device:?}");
-    device.ok()
+    Some((TURN.lock().unwrap_or_else(PoisonError::into_inner), device.ok()?))
 }
 
 const N: usize = 3000;
@@ -71,7 +77,7 @@ fn launch(on: &dyn Backend, work: &mut dyn CapturedWork, input: &dyn Buffer, sta
 
 #[test]
 fn launches_take_inputs_and_give_results() {
-    let Some(device) = device() else { return };
+    let Some((_turn, device)) = device() else { return };
     let before = device.memory_stats().allocated;
     {
         let (x, factor) = (full(device, 2.0), full(device, 3.0));
@@ -101,7 +107,7 @@ fn launches_take_inputs_and_give_results() {
 
 #[test]
 fn random_numbers_are_those_of_the_launch() {
-    let Some(device) = device() else { return };
+    let Some((_turn, device)) = device() else { return };
     let x = full(device, 0.0);
     let mut work = captured(device, &*x, || draw(device, START)).unwrap();
     for state in [START, START, RandomState { seed: 9, offset: 7777 }, RandomState { seed: 1, offset: 0 }] {
@@ -115,7 +121,7 @@ fn random_numbers_are_those_of_the_launch() {
 
 #[test]
 fn other_threads_go_on() {
-    let Some(device) = device() else { return };
+    let Some((_turn, device)) = device() else { return };
     let x = full(device, 3.0);
     let mut work = captured(device, &*x, || {
         // Large enough for a copy on a stream of its own.
@@ -138,7 +144,7 @@ fn other_threads_go_on() {
 
 #[test]
 fn what_waits_is_refused() {
-    let Some(device) = device() else { return };
+    let Some((_turn, device)) = device() else { return };
     let x = full(device, 3.0);
     type Refused = fn(&'static CudaBackend, &dyn Buffer) -> Result<()>;
     let cases: [(&str, Refused); 5] = [
@@ -174,7 +180,7 @@ fn a_capture_that_fails_leaves_everything_usable() {
 #[test]
 #[ignore = "a child"]
 fn child_fails_to_capture() {
-    let device = device().unwrap();
+    let (_turn, device) = device().unwrap();
     let x = full(device, 3.0);
     square(device, &*x).unwrap();
     let before = device.memory_stats().allocated;
