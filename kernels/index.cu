@@ -142,8 +142,9 @@ __device__ inline void scatter_half(const Scatter& p, uint64_t first, uint64_t c
 }
 
 #define SCATTER_HALF(name, T)                                                                                   \
-    KERNEL scatter_half_add_##name(BY_VALUE Scatter p, uint64_t first, uint64_t count, const int64_t* index,    \
-                                   const T* x, T* out, f32* sums, uint64_t number, Status* status) {            \
+    KERNEL_OF(4) scatter_half_add_##name(BY_VALUE Scatter p, uint64_t first, uint64_t count,                    \
+                                         const int64_t* index, const T* x, T* out, f32* sums, uint64_t number,  \
+                                         Status* status) {                                                      \
         scatter_half(p, first, count, index, x, out, sums, Number<f32>::value(number), status);                 \
     }
 FOR_HALF(SCATTER_HALF)
