@@ -1,6 +1,6 @@
 //! Training steps and inference of the MLP, LeNet, VGG16 and ResNet-18, and training steps of an LSTM, a GPT and attention
-//! over long sequences, on the CPU and, with the feature `cuda`, on a GPU: in `f32`, with TensorFloat-32, in `bf16` with channels-last images, and with cuDNN's benchmark mode on and off
-//! (`settings/mod.rs`).
+//! over long sequences, on the CPU and, with the feature `cuda`, on a GPU: in `f32`, with TensorFloat-32, in `bf16` with
+//! channels-last images, and with cuDNN's benchmark mode on and off (`settings/mod.rs`).
 //!
 //! `cargo bench --bench models`, with words such as `mlp` or `vgg16-train` to select some. It ends with a table of
 //! times, rates and peak memory; with `KILN_BENCH_MEMORY=1` it only measures memory, with a few steps each.
