@@ -2,7 +2,7 @@
 """Mutation testing of the CUDA backend: plants faults in kernels and launch code, one at a time, and requires that the
 suite on the simulated device detects each (docs/simulator.md).
 
-    python3 scripts/mutations.py                 # all of scripts/mutation_list.py
+    python3 scripts/mutations.py                 # all of scripts/mutation_list
     python3 scripts/mutations.py cumsum gather   # those whose names contain one of the words
     python3 scripts/mutations.py --list
     python3 scripts/mutations.py --check         # only whether every fault can be planted
@@ -117,7 +117,7 @@ def check(chosen):
     counts = [(one, (REPOSITORY / one.file).read_text().count(one.search)) for one in chosen]
     wrong = [f"{one.name}: {one.file} has {one.search!r} {count} times" for one, count in counts if count != 1]
     if wrong:
-        sys.exit("\n".join([*wrong, "mend scripts/mutation_list.py"]))
+        sys.exit("\n".join([*wrong, "mend scripts/mutation_list"]))
 
 
 def plant(mutation):

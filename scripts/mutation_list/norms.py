@@ -1,0 +1,118 @@
+"""Faults in normalization."""
+
+from .kinds import Mutation
+
+MUTATIONS = [
+    Mutation(
+        "norm_running_variance", "the running variance is the biased one",
+        "kernels/norm.cuh",
+        "batch.squares / (elements - R(1))",
+        "batch.squares / elements",
+        ["batch_norm"],
+    ),
+    Mutation(
+        "norm_running_stored", "running statistics in half precision are read and written as if they were f32",
+        "kernels/norm.cuh",
+        "if (p.flags & NORM_RUNNING_STORED) {",
+        "if (false) {",
+        ["batch_norm_with"],
+    ),
+    Mutation(
+        "norm_running_dtype", "running statistics in f32 count as those of the images' dtype",
+        "crates/cuda/src/ops/norm.rs",
+        "r.mean.dtype != dtype.accumulator()",
+        "r.mean.dtype == dtype.accumulator()",
+        ["batch_norm_with"],
+    ),
+    Mutation(
+        "norm_count", "each channel counts a batch",
+        "kernels/norm.cuh",
+        "if (count && group == 0) *count += 1;",
+        "if (count) *count += 1;",
+        ["batch_norm_with"],
+    ),
+    Mutation(
+        "norm_shift", "the running mean lacks the bias that the images lack",
+        "kernels/norm.cuh",
+        "if (shift) center = center + vector_at(p, shift, group * p.vectors[SHIFT]);",
+        "",
+        ["batch_norm_with"],
+    ),
+    Mutation(
+        "norm_masked_place", "the gradient of the residual is written where the incoming one lies",
+        "kernels/norm.cu",
+        "masked[part.at[1] + places[k].at[1]] = store<T>(g[k]);",
+        "masked[part.at[2] + places[k].at[2]] = store<T>(g[k]);",
+        ["batch_norm_with"],
+    ),
+    Mutation(
+        "norm_packed_second_gradient", "the second stage reads the gradient before ReLU",
+        "crates/cuda/src/ops/norm.rs",
+        "if masked.is_some() { (masked_address, 0) }",
+        "if masked.is_some() { (grad, 0) }",
+        ["batch_norm_with"],
+    ),
+    Mutation(
+        "norm_packed_bias", "what ReLU let through is recomputed without the shift",
+        "kernels/norm_packed.cu",
+        "g = through_relu(load(store<T>(z * w[of] + b[of])), g);",
+        "g = through_relu(load(store<T>(z * w[of])), g);",
+        ["batch_norm_with"],
+    ),
+    Mutation(
+        "norm_packed_alignment", "the output of ReLU is read in packs wherever it lies",
+        "crates/cuda/src/ops/norm.rs",
+        "if more.iter().flatten().any(|tensor| !tensor.address.is_multiple_of(16)) {",
+        "if more.iter().flatten().any(|tensor| !tensor.address.is_multiple_of(2)) {",
+        ["alignment::"],
+    ),
+    Mutation(
+        "norm_packed_moments", "moments are merged as if each part had as many elements as all before it",
+        "kernels/norm_packed.cu",
+        "share = R(EACH) / after",
+        "share = R(0.5)",
+        ["batch_norm", "layer_norm"],
+    ),
+    Mutation(
+        "norm_packed_partial", "the second stage reads the parts of the first group of a pack for all",
+        "kernels/norm_packed.cu",
+        "const Moments<R>* from = partial + (group + k) * groups.splits;",
+        "const Moments<R>* from = partial + group * groups.splits;",
+        ["batch_norm"],
+    ),
+    Mutation(
+        "norm_packed_weight", "weights of elements inside a group are those of the first pack",
+        "kernels/norm_packed.cu",
+        "weights[k] = read_pack<T, V>(weight + (uint64_t)places.index[k] * V);\n                if (Inside && bias) biases",
+        "weights[k] = read_pack<T, V>(weight);\n                if (Inside && bias) biases",
+        ["layer_norm"],
+    ),
+    Mutation(
+        "norm_packed_dense_weight", "weights inside a group are read in packs wherever they lie",
+        "crates/cuda/src/ops/norm.rs",
+        "v.address.is_multiple_of(16) && v.layout.strides()[0] == 1",
+        "v.address.is_multiple_of(4) || v.layout.strides()[0] == 1",
+        ["layer_norm"],
+    ),
+    Mutation(
+        "norm_wide_vectors", "scale and shift in f32 are read as if they were in the dtype of the images",
+        "kernels/norm.cuh",
+        "    if (sizeof(T) == 2 && p.flags & NORM_WIDE) return reinterpret_cast<const Compute<T>*>(vector)[at];\n",
+        "",
+        ["batch_norm_with_what_follows"],
+    ),
+    Mutation(
+        "norm_wide_gradients", "gradients of a scale in f32 are rounded to the dtype of the images",
+        "kernels/norm.cuh",
+        "        reinterpret_cast<Compute<T>*>(vector)[at] = value;",
+        "        reinterpret_cast<Compute<T>*>(vector)[at] = load(store<T>(value));",
+        ["batch_norm_with_what_follows"],
+    ),
+    Mutation(
+        "norm_wide_shift", "the flag of f32 vectors is not set where only the gradients are written",
+        "crates/cuda/src/ops/norm.rs",
+        "&[*weight, *bias, *weight_grad, *bias_grad, *shift_grad]",
+        "&[*weight, *bias]",
+        ["batch_norm_with_what_follows"],
+    ),
+]
