@@ -57,7 +57,7 @@ struct Work {
     kernel: Option<Kernel>,
 }
 
-/// The kernel that does the work, and for how many of its elements (`scripts/kernel_cost.py` has both).
+/// The kernel that does the work, and for how many of its elements (`scripts/cost/hot.py` has both).
 #[derive(Clone, Copy)]
 struct Kernel {
     /// Its names without the dtype, for row-major operands and for channels-last images.

@@ -99,7 +99,7 @@ done <<<"$PROGRAMS"
 cp scripts/gpu/run.sh scripts/gpu/sections.sh "$folder"
 # The files that programs read, under the same paths as in the checkout.
 git ls-files crates/data/assets/fashion-mnist 'tests/golden/*.json' 'tests/golden/*.safetensors' benches/turns.py \
-    benches/ncu_table.py benches/peers/compare.py benches/peers/pytorch.py scripts/kernel_cost.py scripts/kernel_budgets.txt \
+    benches/ncu_table.py benches/peers/compare.py benches/peers/pytorch.py 'scripts/cost/*.py' scripts/kernel_budgets.txt \
     scripts/gpu_profiles.txt scripts/gpu/predicted.py scripts/gpu/predicted_steps.txt |
     while read -r file; do install -D -m 644 "$file" "$folder/$file"; done
 {

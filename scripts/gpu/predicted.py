@@ -17,7 +17,8 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from kernel_cost import DEVICES, read_budgets  # noqa: E402
+from cost.budgets import read_budgets  # noqa: E402
+from cost.devices import DEVICES  # noqa: E402
 
 PREDICTED_STEPS = Path(__file__).resolve().parent / "predicted_steps.txt"
 
