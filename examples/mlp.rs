@@ -7,10 +7,13 @@
 //! cargo run --release --example mlp -- --help
 //! cargo build --release --features distributed --example mlp && mpiexec -n 2 target/release/examples/mlp --distributed
 //! cargo run --release --features tensorboard --example mlp -- --resume run.ckpt --tensorboard runs/mlp
+//! cargo run --release --features dashboard --example mlp -- --epochs 20 --dashboard
 //! ```
 
 #[path = "support/autocast.rs"]
 mod autocast;
+#[path = "support/dashboard.rs"]
+mod dashboard;
 #[path = "support/device.rs"]
 mod device;
 #[path = "support/distributed.rs"]
@@ -24,6 +27,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use autocast::{Low, ScaledOptimizer, in_region};
 use clap::{Parser, ValueEnum};
+use dashboard::Display;
 use device::DeviceName;
 #[cfg(feature = "tensorboard")]
 use kiln::vis::SummaryWriter;
@@ -91,6 +95,8 @@ struct Args {
     #[arg(long)]
     tensorboard: Option<PathBuf>,
     #[command(flatten)]
+    dashboard: dashboard::Options,
+    #[command(flatten)]
     distributed: distributed::Options,
 }
 
@@ -144,15 +150,18 @@ fn train_step(
     Ok(loss)
 }
 
-/// One pass over the training images by steps that return the loss. Returns the loss of every batch.
+/// One pass over the training images by steps that return the loss, after `trained` batches of earlier ones. Returns the loss of
+/// every batch.
 fn train_loop(
     dataloader: &DataLoader,
     model: &NeuralNetwork,
     step: &mut dyn FnMut(&(Tensor, Tensor)) -> kiln::Result<Tensor>,
+    display: &Display,
+    trained: usize,
 ) -> Result<Vec<f32>> {
     let size = dataloader.dataset_len();
     let (start, mut losses, mut seen) = (Instant::now(), Vec::new(), 0);
-    let mut batches = dataloader.progress();
+    let mut batches = display.show(dataloader.progress());
     model.train();
     while let Some(data) = batches.next() {
         let data = data?;
@@ -161,12 +170,16 @@ fn train_loop(
             let loss = loss.item::<f32>()?;
             batches.println(format_args!("loss: {loss:>7.6} [{seen:>5}/{size:>5}]"));
         }
+        if display.has_curves() && losses.len() % 10 == 0 {
+            display.add_scalar("loss/train", loss.item::<f64>()?, trained + losses.len());
+        }
         // Reading its value here would make the device wait.
         losses.push(loss);
         seen += data.1.numel();
     }
     let seconds = start.elapsed().as_secs_f64();
-    println!("{seen} images in {seconds:.2} s, {:.0} images/s", seen as f64 / seconds.max(1e-9));
+    let rate = seen as f64 / seconds.max(1e-9);
+    display.println(format_args!("{seen} images in {seconds:.2} s, {rate:.0} images/s"));
     if losses.is_empty() {
         return Ok(Vec::new());
     }
@@ -174,7 +187,12 @@ fn train_loop(
 }
 
 /// Loss and accuracy on the test images.
-fn test_loop(dataloader: &DataLoader, model: &NeuralNetwork, loss_fn: &CrossEntropyLoss) -> Result<(f32, f32)> {
+fn test_loop(
+    dataloader: &DataLoader,
+    model: &NeuralNetwork,
+    loss_fn: &CrossEntropyLoss,
+    display: &Display,
+) -> Result<(f32, f32)> {
     let (size, num_batches) = (dataloader.dataset_len() as f32, dataloader.len() as f32);
     model.eval();
     let _guard = no_grad_guard();
@@ -188,7 +206,8 @@ fn test_loop(dataloader: &DataLoader, model: &NeuralNetwork, loss_fn: &CrossEntr
     // Summed on the device; only these two values are read.
     let test_loss = Tensor::stack(&test_loss, 0)?.sum(())?.item::<f32>()? / num_batches;
     let correct = Tensor::stack(&correct, 0)?.sum(())?.item::<f32>()? / size;
-    println!("Test Error: \n Accuracy: {:>0.1}%, Avg loss: {test_loss:>8.6} \n", 100.0 * correct);
+    let accuracy = 100.0 * correct;
+    display.println(format_args!("Test Error: \n Accuracy: {accuracy:>0.1}%, Avg loss: {test_loss:>8.6} \n"));
     Ok((test_loss, correct))
 }
 
@@ -363,13 +382,16 @@ fn main() -> Result<()> {
         train_step(&model, &loss_fn, optimizer, args.autocast, batch)
     });
     let mut step = if args.graph { step.eager_fallback(true) } else { step.max_graphs(0) };
+    let display = Display::start(&args.dashboard, "mlp on Fashion-MNIST", epochs_done..args.epochs, device);
     for epoch in epochs_done..args.epochs {
-        println!("Epoch {}\n-------------------------------", epoch + 1);
-        #[cfg(feature = "tensorboard")]
+        display.println(format_args!("Epoch {}\n-------------------------------", epoch + 1));
         let first = history.losses.len();
-        history.losses.extend(train_loop(&train_dataloader, &model, &mut |batch| step.run(&mut optimizer, batch))?);
-        let (loss, accuracy) = test_loop(&test_dataloader, &model, &loss_fn)?;
+        let mut step = |batch: &_| step.run(&mut optimizer, batch);
+        history.losses.extend(train_loop(&train_dataloader, &model, &mut step, &display, first)?);
+        let (loss, accuracy) = test_loop(&test_dataloader, &model, &loss_fn, &display)?;
         history.tests.push((history.losses.len(), loss, accuracy));
+        display.add_scalar("loss/test", loss.into(), history.losses.len());
+        display.add_scalar("accuracy/test", accuracy.into(), history.losses.len());
         #[cfg(feature = "tensorboard")]
         if let Some(writer) = &mut writer {
             log(writer, &history, first)?;
@@ -384,6 +406,7 @@ fn main() -> Result<()> {
             ranks.on_main(|| checkpoint.save(path))?;
         }
     }
+    drop(display);
     println!("Done!");
 
     if let Some(path) = &args.save {

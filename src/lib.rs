@@ -29,6 +29,7 @@
 //! | `cpu` | yes | the CPU backend; without it, no tensor can be created on [`Device::Cpu`] |
 //! | `cuda` | no | the CUDA backend: it needs nvcc to build, and a driver, cuBLASLt and, for convolutions, cuDNN 9.1 to run; it has been compared with the CPU backend on a simulated device, and has not run on a GPU yet |
 //! | `vis` | yes | grids of labeled images and curves of training runs ([`vis`]) |
+//! | `dashboard` | no | a view of a run in the terminal: curves of losses and metrics, rate, memory, time left; lines where there is no terminal ([`dashboard`]) |
 //! | `distributed` | no | data parallel training in several processes ([`distributed`]): with more than one process, it needs an MPI library with the standard ABI or, between GPUs, NCCL |
 //! | `download` | no | `download(true)` of the built-in data sets, and of published weights ([`hub`]) |
 //! | `images` | no | decoding of image files, [`ImageFolder`](data::ImageFolder), [`Resize`](data::transforms::Resize) and [`RandomResizedCrop`](data::transforms::RandomResizedCrop) |
@@ -49,6 +50,9 @@
 
 pub use kiln_tensor::*;
 
+#[cfg(feature = "dashboard")]
+#[doc(inline)]
+pub use kiln_dashboard as dashboard;
 #[doc(inline)]
 pub use kiln_data as data;
 #[cfg(feature = "distributed")]
@@ -75,6 +79,7 @@ pub use kiln_vis as vis;
 #[cfg(any(
     not(doctest),
     all(
+        feature = "dashboard",
         feature = "distributed",
         feature = "images",
         feature = "metrics",

@@ -31,7 +31,7 @@ fn example(name: &str) -> PathBuf {
     let profile = tests.parent().and_then(Path::parent).unwrap();
     let program = profile.join("examples").join(format!("{name}{}", env::consts::EXE_SUFFIX));
     if !program.exists() {
-        let features = "distributed,images,onnx,plans,pth,tensorboard";
+        let features = "dashboard,distributed,images,onnx,plans,pth,tensorboard";
         let build = ["build", "-p", "kiln", "--features", features, "--example", name];
         let status = Command::new(env!("CARGO")).args(build).status().unwrap();
         assert!(status.success());
@@ -121,6 +121,17 @@ fn mlp_trains_prints_saves_and_draws() {
 
     let again = mlp(&["--epochs", "0", "--load", model]);
     assert_eq!(predicted(&again), predicted(&text));
+}
+
+/// Not on a terminal, the dashboard prints a line for each epoch beside what is printed without it.
+#[test]
+fn mlp_with_a_dashboard_prints_lines() {
+    let text = mlp(&["--epochs", "2", "--batch-size", "500", "--dashboard"]);
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("epoch ")).collect();
+    assert!(lines.len() >= 2 && lines[0].starts_with("epoch 1/2, step "), "{text}");
+    let last = lines.last().unwrap();
+    assert!(last.starts_with("epoch 2/2, step 12/12, loss/train ") && last.contains("accuracy/test 0."), "{text}");
+    assert!(text.contains("loss: ") && accuracies(&text).len() == 2 && !text.contains('\u{1b}'), "{text}");
 }
 
 #[test]

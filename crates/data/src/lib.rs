@@ -47,9 +47,11 @@ pub use dataset::{
 pub use epoch::{Epoch, RandomStream};
 #[cfg(feature = "images")]
 pub use folder::ImageFolder;
+#[doc(hidden)]
+pub use loader::clock;
 pub use loader::{
     Collator, DataLoader, DataLoaderBuilder, DefaultCollate, FnCollate, LoaderIter, LoaderState, MapBatches, OnDevice,
-    Progress,
+    Progress, ProgressDisplay,
 };
 pub use mnist::{
     Digits, Fashion, FashionMNIST, KMNIST, Kuzushiji, MNIST, MnistBuilder, MnistKind, MnistLike, Origin, idx,

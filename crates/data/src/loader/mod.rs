@@ -16,7 +16,7 @@ pub use iter::LoaderIter;
 use kiln_derive::located;
 use kiln_tensor::{Result, Tensor};
 use parking_lot::Mutex;
-pub use progress::Progress;
+pub use progress::{Progress, ProgressDisplay, clock};
 use state::Cursor;
 pub use state::LoaderState;
 use worker_pool::WorkerPool;
@@ -135,7 +135,10 @@ impl<B> DataLoader<B> {
     where
         B: Send + 'static,
     {
-        Progress::new(self.iter())
+        let progress = Progress::new(self.iter());
+        let Some(batch_size) = self.parts.batch_size else { return progress };
+        let samples = samples_in(progress.len(), batch_size, self.dataset_len());
+        progress.samples(samples)
     }
 
     /// Sets the number of the next epoch. Epochs are counted automatically; this is for loops that start elsewhere.
@@ -163,6 +166,14 @@ impl<B> DataLoader<B> {
     }
 }
 
+/// The number of samples in so many batches, the last of which may be smaller; with samplers that share a dataset out or
+/// repeat its samples, it may be that of full batches.
+fn samples_in(batches: usize, batch_size: usize, dataset: usize) -> u64 {
+    let full = batches.saturating_mul(batch_size);
+    let missing = full.saturating_sub(dataset);
+    (if missing < batch_size { full - missing } else { full }) as u64
+}
+
 impl<B: Send + 'static> IntoIterator for &DataLoader<B> {
     type Item = Result<B>;
     type IntoIter = LoaderIter<B>;
@@ -181,5 +192,20 @@ impl<B> fmt::Debug for DataLoader<B> {
             .field("prefetch", &self.parts.prefetch)
             .field("state", &self.state())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_of_batches() {
+        assert_eq!(
+            [samples_in(3, 4, 10), samples_in(2, 4, 10), samples_in(3, 4, 12), samples_in(0, 4, 10)],
+            [10, 8, 12, 0]
+        );
+        // A sampler that draws more samples than there are.
+        assert_eq!([samples_in(7, 4, 10), samples_in(usize::MAX, 2, 10)], [28, u64::MAX]);
     }
 }
