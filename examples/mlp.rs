@@ -406,7 +406,7 @@ fn main() -> Result<()> {
             ranks.on_main(|| checkpoint.save(path))?;
         }
     }
-    drop(display);
+    display.finish();
     println!("Done!");
 
     if let Some(path) = &args.save {

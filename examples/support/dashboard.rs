@@ -22,6 +22,11 @@ pub struct Display {
     dashboard: Option<Dashboard>,
 }
 
+impl Display {
+    /// Closes the view: what is printed from now on is not drawn over.
+    pub fn finish(self) {}
+}
+
 #[cfg(feature = "dashboard")]
 impl Display {
     pub fn start(options: &Options, title: &str, epochs: Range<u64>, device: Device) -> Display {
