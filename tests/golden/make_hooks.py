@@ -1,5 +1,5 @@
-"""Forward hooks of PyTorch: in which order they run, what they see, and the results and gradients where they change
-inputs and outputs. Writes hooks.json."""
+"""Hooks of PyTorch's modules: in which order they run, what they see, and the results and gradients where they change inputs,
+outputs and gradients. Writes hooks.json."""
 
 import torch
 from torch import nn
@@ -20,30 +20,49 @@ def network():
 
 
 def run(model, x, changes):
-    """`changes`: [(path, when, factor, summand)]; a factor of None changes nothing."""
+    """`changes`: [(path, when, factor, summand)]; a factor of None changes nothing. The path "*" stands for all modules."""
     events = []
 
-    def before(path, factor, summand):
-        def hook(module, args):
-            events.append(["before", path, type(module).__name__, list(args[0].shape), args[0].sum().item()])
-            return None if factor is None else args[0] * factor + summand
+    def note(when, path, module, tensor, total):
+        shape = None if tensor is None else list(tensor.shape)
+        events.append([when, path, type(module).__name__, shape, total])
 
-        return hook
+    def hook_of(when, path, factor, summand):
+        def changed(tensor):
+            return None if factor is None else tensor * factor + summand
 
-    def after(path, factor, summand):
-        def hook(module, args, out):
-            events.append(["after", path, type(module).__name__, list(out.shape), out.sum().item()])
-            return None if factor is None else out * factor + summand
+        def before(module, args):
+            note(when, path, module, args[0], args[0].sum().item())
+            return changed(args[0])
 
-        return hook
+        def after(module, args, out):
+            note(when, path, module, out, out.sum().item())
+            return changed(out)
 
+        def backward_pre(module, grad_output):
+            note(when, path, module, grad_output[0], grad_output[0].sum().item())
+            return None if factor is None else (changed(grad_output[0]),)
+
+        def backward(module, grad_input, grad_output):
+            note(when, path, module, grad_input[0], (grad_input[0].sum() + 10 * grad_output[0].sum()).item())
+            return None if factor is None else (changed(grad_input[0]),)
+
+        return {"before": before, "after": after, "backward_pre": backward_pre, "backward": backward}[when]
+
+    METHODS = {
+        "before": "forward_pre",
+        "after": "forward",
+        "backward_pre": "full_backward_pre",
+        "backward": "full_backward",
+    }
     handles = []
     for path, when, factor, summand in changes:
-        module = model.get_submodule(path)
-        if when == "before":
-            handles.append(module.register_forward_pre_hook(before(path, factor, summand)))
+        hook = hook_of(when, path, factor, summand)
+        if path == "*":
+            register = getattr(torch.nn.modules.module, f"register_module_{METHODS[when]}_hook")
         else:
-            handles.append(module.register_forward_hook(after(path, factor, summand)))
+            register = getattr(model.get_submodule(path), f"register_{METHODS[when]}_hook")
+        handles.append(register(hook))
     model.zero_grad()
     x = x.clone().requires_grad_(True)
     out = model(x)
@@ -65,6 +84,16 @@ CHANGES = [
     [("2.2", "before", 1, -0.5)],
     # Containers, and several at once.
     [("", "before", 0.5, 0), ("", "after", 3, 0), ("2", "after", 1, 1), ("2", "before", 1, 1), ("3", "after", -1, 0)],
+    # Gradients: two hooks on each side, together with hooks of the computation, of layers and of containers.
+    [("0", "backward", 2, 0), ("0", "backward", 1, 1), ("0", "backward_pre", 3, 0), ("0", "backward_pre", 1, -1)],
+    [("0", "backward", None, 0), ("0", "before", 2, 1), ("0", "after", 3, 0), ("4", "backward", 2, 0)],
+    [("1", "backward_pre", 2, 0), ("2.1", "backward", 1, 0.5), ("2.2", "backward", None, 0)],
+    [("", "backward", 2, 1), ("", "backward_pre", 1, 1), ("2", "backward", -1, 0), ("3", "backward_pre", None, 0)],
+    # Of all modules, before and beside those of one.
+    [("*", "before", None, 0), ("*", "after", None, 0)],
+    [("1", "after", 1, 1), ("*", "after", 1.5, 0), ("1", "before", 2, 0), ("*", "before", 1, 0.25)],
+    [("*", "backward", None, 0), ("*", "backward_pre", None, 0)],
+    [("0", "backward", 2, 0), ("*", "backward", 1, 0.5), ("0", "backward_pre", 1, 1), ("*", "backward_pre", 2, 0)],
 ]
 
 model = network()

@@ -52,8 +52,9 @@ pub use kiln_tensor::StateDict;
 pub use layers::*;
 pub use loss::*;
 pub use module::{
-    Field, FieldKind, ForwardHookHandle, HookResult, HookedOutput, Hooks, LoadReport, Module, ModuleExt, ModuleTree,
-    Part, PartMut,
+    Field, FieldKind, HookResult, HookedOutput, Hooks, LoadReport, Module, ModuleExt, ModuleTree, Part, PartMut,
+    RemovableHandle, register_module_forward_hook, register_module_forward_pre_hook,
+    register_module_full_backward_hook, register_module_full_backward_pre_hook,
 };
 pub use parameter::{BatchNormalizer, Buffer, Parameter, Training};
 pub use summary::{Summary, SummaryRow, summary, summary_of};

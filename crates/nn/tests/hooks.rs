@@ -1,18 +1,23 @@
-//! Forward hooks, `apply`, modules by path, and norms, against PyTorch and by their rules.
+//! Hooks of modules, `apply`, modules by path, and norms, against PyTorch and by their rules.
 
 mod common;
 
 use std::sync::{
-    Arc, Mutex,
+    Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
     atomic::{AtomicUsize, Ordering},
 };
 
 use kiln_nn::{
     AvgPool2d, BatchNorm2d, Bilinear, Conv2d, Dropout, Embedding, Flatten, GRU, Hooks, LSTM, LSTMCell, LayerNorm,
     Linear, Module, ModuleExt, ModuleTree, MultiheadAttention, ReLU, Sequential, TransformerDecoderLayer,
-    TransformerEncoder, TransformerOptions, init, optim::get_total_norm, seq,
+    TransformerEncoder, TransformerOptions, init, optim::get_total_norm, register_module_forward_hook,
+    register_module_forward_pre_hook, register_module_full_backward_hook, register_module_full_backward_pre_hook, seq,
 };
-use kiln_tensor::{DType, Device, Error, Result, StateDict, Tensor, no_grad};
+use kiln_tensor::{
+    DType, Device, Error, Result, StateDict, Tensor,
+    autograd::{BackwardOptions, grad, grad_with},
+    no_grad,
+};
 use serde_json::{Value, json};
 
 fn numbers(value: &Value) -> Vec<f64> {
@@ -44,41 +49,116 @@ fn network(golden: &Value) -> Result<Sequential> {
 
 type Events = Arc<Mutex<Vec<Value>>>;
 
-fn note(events: &Events, when: &str, path: &str, module: &dyn ModuleTree, tensor: &Tensor) -> Result<()> {
-    let sum = tensor.detach().sum(())?.item::<f64>()?;
-    events.lock().unwrap().push(json!([when, path, module.type_name(), tensor.dims(), sum]));
-    Ok(())
+/// What a hook has seen, noted as `make_hooks.py` does.
+#[derive(Clone)]
+struct Note {
+    events: Events,
+    when: &'static str,
+    path: String,
+}
+
+impl Note {
+    fn add(&self, type_name: &str, tensor: Option<&Tensor>, total: f64) {
+        let dims = tensor.map(Tensor::dims);
+        self.events.lock().unwrap().push(json!([self.when, self.path, type_name, dims, total]));
+    }
+
+    fn tensor(&self, type_name: &str, tensor: &Tensor) -> Result<()> {
+        self.add(type_name, Some(tensor), sum(tensor)?);
+        Ok(())
+    }
+
+    fn gradients(&self, type_name: &str, input: Option<&Tensor>, output: &Tensor) -> Result<()> {
+        let of_input = input.map_or(Ok(0.0), sum)?;
+        self.add(type_name, input, of_input + 10.0 * sum(output)?);
+        Ok(())
+    }
+}
+
+fn sum(tensor: &Tensor) -> Result<f64> {
+    tensor.detach().sum(())?.item::<f64>()
+}
+
+/// Hooks of all modules, and what counts calls, are the process's: tests with hooks of all modules run alone.
+static ALONE: RwLock<()> = RwLock::new(());
+
+fn beside_others() -> RwLockReadGuard<'static, ()> {
+    ALONE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn alone() -> RwLockWriteGuard<'static, ()> {
+    ALONE.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[test]
 fn hooks_are_pytorchs() -> Result<()> {
+    let _alone = alone();
     let golden = common::json("hooks.json");
     let model = network(&golden)?;
     for (i, case) in golden["cases"].as_array().unwrap().iter().enumerate() {
         let events = Events::default();
         let mut handles = Vec::new();
         for change in case["changes"].as_array().unwrap() {
-            let (path, when) = (change[0].as_str().unwrap().to_owned(), change[1].as_str().unwrap());
+            let (path, when) = (change[0].as_str().unwrap(), change[1].as_str().unwrap());
             let by = change[2].as_f64().zip(change[3].as_f64());
             let changed = move |tensor: &Tensor| by.map(|(by, plus)| tensor.mul(by)?.add(plus)).transpose();
-            let (events, module) = (events.clone(), model.get_submodule(&path)?);
-            handles.push(if when == "before" {
-                module.register_forward_pre_hook(move |module, x| {
-                    note(&events, "before", &path, module, x)?;
-                    changed(x)
-                })?
-            } else {
-                module.register_forward_hook(move |module, _, y| {
-                    note(&events, "after", &path, module, y)?;
-                    changed(y)
-                })?
+            let note = |when| Note { events: events.clone(), when, path: path.to_owned() };
+            let module = model.get_submodule(if path == "*" { "" } else { path })?;
+            handles.push(match when {
+                "before" => {
+                    let note = note("before");
+                    let hook = move |module: &dyn ModuleTree, x: &Tensor| {
+                        note.tensor(module.type_name(), x)?;
+                        changed(x)
+                    };
+                    if path == "*" {
+                        register_module_forward_pre_hook(hook)
+                    } else {
+                        module.register_forward_pre_hook(hook)?
+                    }
+                }
+                "after" => {
+                    let note = note("after");
+                    let hook = move |module: &dyn ModuleTree, _: &Tensor, y: &Tensor| {
+                        note.tensor(module.type_name(), y)?;
+                        changed(y)
+                    };
+                    if path == "*" { register_module_forward_hook(hook) } else { module.register_forward_hook(hook)? }
+                }
+                "backward_pre" => {
+                    let note = note("backward_pre");
+                    let hook = move |name: &str, grad: &Tensor| {
+                        note.tensor(name, grad)?;
+                        changed(grad)
+                    };
+                    let name = module.type_name().to_owned();
+                    if path == "*" {
+                        register_module_full_backward_pre_hook(hook)
+                    } else {
+                        module.register_full_backward_pre_hook(move |grad| hook(&name, grad))?
+                    }
+                }
+                "backward" => {
+                    let note = note("backward");
+                    let hook = move |name: &str, grad_input: Option<&Tensor>, grad_output: &Tensor| {
+                        note.gradients(name, grad_input, grad_output)?;
+                        changed(grad_input.unwrap())
+                    };
+                    let name = module.type_name().to_owned();
+                    if path == "*" {
+                        register_module_full_backward_hook(hook)
+                    } else {
+                        module.register_full_backward_hook(move |input, output| hook(&name, input, output))?
+                    }
+                }
+                other => panic!("{other}"),
             });
         }
         model.zero_grad();
         let x = Tensor::from_vec(numbers(&golden["x"]), [2, 1, 2, 3], Device::Cpu)?.requires_grad_(true)?;
         let out = model.forward(&x)?;
         out.square()?.sum(())?.backward()?;
-        handles.into_iter().for_each(kiln_nn::ForwardHookHandle::remove);
+        handles.into_iter().for_each(kiln_nn::RemovableHandle::remove);
 
         let what = format!("case {i}");
         let (got, want) = (events.lock().unwrap().clone(), case["events"].as_array().unwrap().clone());
@@ -99,6 +179,7 @@ fn hooks_are_pytorchs() -> Result<()> {
 
 #[test]
 fn apply_and_norms_are_pytorchs() -> Result<()> {
+    let _beside = beside_others();
     let golden = common::json("hooks.json");
     let model = network(&golden)?;
     let mut order = Vec::new();
@@ -133,6 +214,7 @@ fn apply_and_norms_are_pytorchs() -> Result<()> {
 
 #[test]
 fn apply_initializes_by_type_and_stops_at_an_error() -> Result<()> {
+    let _beside = beside_others();
     #[derive(Module)]
     struct Net {
         body: Sequential,
@@ -169,6 +251,7 @@ fn apply_initializes_by_type_and_stops_at_an_error() -> Result<()> {
 
 #[test]
 fn parts_are_found_by_path() -> Result<()> {
+    let _beside = beside_others();
     let model = seq![Linear::new(3, 4)?, seq![Linear::new(4, 2)?, ReLU::new()]];
     assert_eq!(model.get_submodule("")?.type_name(), "Sequential");
     assert_eq!(model.get_submodule("1.1")?.type_name(), "ReLU");
@@ -188,6 +271,7 @@ fn parts_are_found_by_path() -> Result<()> {
 /// doubles it.
 #[test]
 fn every_layer_with_hooks_runs_them() -> Result<()> {
+    let _beside = beside_others();
     let doubles = |module: &dyn ModuleTree, run: &dyn Fn() -> Result<Tensor>| -> Result<()> {
         let plain = run()?;
         let calls = Arc::new(AtomicUsize::new(0));
@@ -255,6 +339,7 @@ fn every_layer_with_hooks_runs_them() -> Result<()> {
 /// Convolution, normalization and ReLU that run as one primitive otherwise, in both modes.
 #[test]
 fn fused_layers_run_one_by_one_if_one_has_a_hook() -> Result<()> {
+    let _beside = beside_others();
     let (conv, norm) = (Conv2d::new(1, 2, 3)?, BatchNorm2d::new(2)?);
     let x = Tensor::randn([2, 1, 5, 5], Device::Cpu)?;
     let residual = Tensor::randn([2, 2, 3, 3], Device::Cpu)?;
@@ -279,6 +364,7 @@ fn fused_layers_run_one_by_one_if_one_has_a_hook() -> Result<()> {
 
 #[test]
 fn a_module_of_ones_own_has_hooks_by_a_field() -> Result<()> {
+    let _beside = beside_others();
     #[derive(Module)]
     #[module(save)]
     struct Scaled {
@@ -328,6 +414,7 @@ fn a_module_of_ones_own_has_hooks_by_a_field() -> Result<()> {
 
 #[test]
 fn errors_of_hooks_name_the_layer() -> Result<()> {
+    let _beside = beside_others();
     let model = seq![Linear::new(2, 2)?, ReLU::new()];
     let x = Tensor::ones([1, 2], Device::Cpu)?;
     let handle = model.get_submodule("0")?.register_forward_pre_hook(|_, x| x.reshape([7]))?;
@@ -342,10 +429,11 @@ fn errors_of_hooks_name_the_layer() -> Result<()> {
 /// Hooks that add and remove hooks do so for the next computation; handles outlive their modules.
 #[test]
 fn hooks_may_change_hooks() -> Result<()> {
+    let _beside = beside_others();
     let model = Arc::new(seq![Linear::new(2, 2)?]);
     let x = Tensor::ones([1, 2], Device::Cpu)?;
     let calls = Arc::new(AtomicUsize::new(0));
-    let own = Arc::new(Mutex::new(None::<kiln_nn::ForwardHookHandle>));
+    let own = Arc::new(Mutex::new(None::<kiln_nn::RemovableHandle>));
     let (weak, counted, handle) = (Arc::downgrade(&model), calls.clone(), own.clone());
     let registered = model.register_forward_hook(move |_, _, _| {
         if let Some(handle) = handle.lock().unwrap().take() {
@@ -371,6 +459,7 @@ fn hooks_may_change_hooks() -> Result<()> {
 /// What a replaced layer's place had goes with it.
 #[test]
 fn a_replaced_layer_leaves_without_hooks() -> Result<()> {
+    let _beside = beside_others();
     let mut model = seq![ReLU::new(), Linear::new(2, 2)?];
     model.get_submodule("0")?.register_forward_hook(|_, _, y| y.add(1))?;
     let x = Tensor::zeros([1, 2], Device::Cpu)?;
@@ -381,5 +470,128 @@ fn a_replaced_layer_leaves_without_hooks() -> Result<()> {
     assert_eq!(old.forward(&x)?.to_vec::<f32>()?, [0.0; 2]);
     let state: StateDict = model.state_dict();
     assert!(state.is_empty());
+    Ok(())
+}
+
+/// Every kind of layer that has hooks passes gradients to them, in each way in which it can be called: doubled gradients of the
+/// output double those of the input, and a hook of the input's gradient sees it.
+#[test]
+fn every_layer_with_hooks_runs_backward_hooks() -> Result<()> {
+    let _beside = beside_others();
+    let checks = |module: &dyn ModuleTree, run: &dyn Fn(&Tensor) -> Result<Tensor>| -> Result<()> {
+        let (values, name) = (Tensor::randn([2, 5, 4], Device::Cpu)?, module.type_name());
+        let grad = || -> Result<Tensor> {
+            let x = values.detach().requires_grad_(true)?;
+            // The input has another use, which is not the module's.
+            (run(&x)?.square()?.sum(())? + x.sum(())?)?.backward()?;
+            x.grad().unwrap().sub(1)
+        };
+        let plain = grad()?;
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let kept = seen.clone();
+        let handles = [
+            module.register_full_backward_pre_hook(|grad| grad.mul(2))?,
+            module.register_full_backward_hook(move |input, output| {
+                kept.lock().unwrap().push((input.unwrap().copy()?, output.dims().to_vec()));
+                Ok::<_, Error>(())
+            })?,
+        ];
+        let hooked = grad()?;
+        handles.into_iter().for_each(kiln_nn::RemovableHandle::remove);
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen.len(), 1, "{name}");
+        assert!(hooked.allclose(&plain.mul(2)?, 1e-4, 1e-5)?, "{name}");
+        assert!(seen[0].0.allclose(&hooked, 1e-4, 1e-5)?, "{name}: without the other use");
+        assert!(grad()?.allclose(&plain, 1e-5, 1e-6)?, "{name}");
+        Ok(())
+    };
+    let linear = Linear::new(4, 3)?;
+    checks(&linear, &|x| linear.forward(x))?;
+    checks(&linear, &|x| linear.forward_relu(x))?;
+    let norm = LayerNorm::new(&[4])?;
+    checks(&norm, &|x| norm.forward(x))?;
+    let (gru, lstm) = (GRU::new(4, 3)?, LSTM::new(4, 3)?);
+    checks(&gru, &|x| Ok(gru.forward_with_state(x, None)?.0))?;
+    checks(&lstm, &|x| lstm.forward(x))?;
+    let attention = MultiheadAttention::new(4, 2)?;
+    checks(&attention, &|x| attention.forward(x))?;
+    let chain = seq![Linear::new(4, 4)?, ReLU::new(), seq![Linear::new(4, 2)?]];
+    for path in ["", "2"] {
+        let module = chain.get_submodule(path)?;
+        if path.is_empty() {
+            checks(module, &|x| chain.forward(x))?;
+        }
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let handle = module.register_full_backward_hook(move |_, _| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        })?;
+        chain.forward(&Tensor::ones([1, 4], Device::Cpu)?)?.sum(())?.backward()?;
+        assert_eq!(calls.load(Ordering::Relaxed), 1, "{path}");
+        handle.remove();
+    }
+    Ok(())
+}
+
+#[test]
+fn gradients_that_do_not_reach_the_input() -> Result<()> {
+    let _beside = beside_others();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let kept = seen.clone();
+    let linear = Linear::new(2, 3)?;
+    let handle = linear.register_full_backward_hook(move |input, output| {
+        kept.lock().unwrap().push((input.is_some(), output.dims().to_vec()));
+    })?;
+    let x = Tensor::ones([4, 2], Device::Cpu)?;
+    let taken = || std::mem::take(&mut *seen.lock().unwrap());
+    // The input requires none: the hook is called when the output's is there, and cannot replace it.
+    linear.forward(&x)?.sum(())?.backward()?;
+    assert_eq!(taken(), [(false, vec![4, 3])]);
+    let replacing = linear.register_full_backward_hook(|_, output| output.sum(()))?;
+    let error = linear.forward(&x)?.sum(())?.backward().unwrap_err().to_string();
+    assert!(error.contains("Linear") && error.contains("requires none"), "{error}");
+    replacing.remove();
+    taken();
+    // Nothing is recorded, and nothing is called.
+    assert!(!no_grad(|| linear.forward(&x))?.requires_grad());
+    let y = linear.forward(&x.copy()?.requires_grad_(true)?)?;
+    drop(y);
+    assert!(taken().is_empty());
+    // A hook that is removed after the computation belongs to it.
+    let y = linear.forward(&x.copy()?.requires_grad_(true)?)?;
+    handle.remove();
+    y.sum(())?.backward()?;
+    assert_eq!(taken(), [(true, vec![4, 3])]);
+    // Errors of hooks, and gradients of another shape, are errors of the pass.
+    linear.register_full_backward_pre_hook(|grad| grad.sum(()))?;
+    assert!(linear.forward(&x)?.sum(())?.backward().unwrap_err().to_string().contains("hook"));
+    Ok(())
+}
+
+/// Hooks that change nothing change no gradients of gradients, in which they are called again.
+#[test]
+fn second_derivatives_pass_backward_hooks() -> Result<()> {
+    let _beside = beside_others();
+    let model = seq![Linear::new(3, 3)?, kiln_nn::Tanh];
+    let x = Tensor::randn([2, 3], Device::Cpu)?.requires_grad_(true)?;
+    let second = || -> Result<Tensor> {
+        let y = model.forward(&x)?.square()?.sum(())?;
+        let grads = grad_with(&[(y, None)], &[&x], BackwardOptions::create_graph())?;
+        let loss = grads[0].as_ref().unwrap().square()?.sum(())?;
+        Ok(grad(&[&loss], &[&x])?.swap_remove(0))
+    };
+    let plain = second()?;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = |calls: &AtomicUsize| {
+        calls.fetch_add(1, Ordering::Relaxed);
+    };
+    for path in ["", "0", "1"] {
+        let [in_grad, in_pre] = [calls.clone(), calls.clone()];
+        let module = model.get_submodule(path)?;
+        module.register_full_backward_hook(move |_, _| count(&in_grad))?;
+        module.register_full_backward_pre_hook(move |_| count(&in_pre))?;
+    }
+    assert!(second()?.allclose(&plain, 1e-5, 1e-6)?);
+    assert!(calls.load(Ordering::Relaxed) >= 6);
     Ok(())
 }

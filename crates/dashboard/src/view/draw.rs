@@ -228,7 +228,7 @@ mod tests {
         assert!(rows.iter().any(|row| row.contains("[31mx")) && !rows.concat().contains('\u{1b}'), "{rows:#?}");
     }
 
-    /// `cargo test --release -p kiln-dashboard costs -- --ignored --nocapture`.
+    /// `cargo test --release -p kiln-dashboard cost -- --ignored --nocapture`.
     #[test]
     #[ignore = "prints times"]
     fn what_a_step_a_value_and_a_frame_cost() {

@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 
 use super::{conv::Conv2d, norm::BatchNorm2d};
 use crate::{
-    module::{Field, FieldKind, Hooks, Module, ModuleTree, Part, PartMut, failed_in_container, hooked, is_hooked},
+    module::{
+        Field, FieldKind, Hooks, Module, ModuleTree, Part, PartMut, failed_in_container, hooked, hooks_may_exist,
+        is_hooked,
+    },
     parameter::Training,
     saved::{Describing, Restoring, Saved, SavedName},
     summary::is_observed,
@@ -37,7 +40,7 @@ pub struct Sequential {
     training: Training,
 }
 
-/// A layer, with the hooks of its place in the chain: any layer can have hooks here.
+/// A layer, with hooks if it has none of its own: any layer can have hooks here.
 struct Slot {
     layer: Box<dyn Module>,
     hooks: Hooks,
@@ -152,13 +155,17 @@ impl Slot {
 
     /// Whether the layer cannot be computed together with its neighbors.
     fn runs_alone(&self) -> bool {
-        is_observed() || is_hooked(self) || is_hooked(&self.layer)
+        is_observed() || is_hooked(self)
     }
 }
 
 impl Module for Slot {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        hooked(self, x, |x| self.layer.forward(x))
+        // A layer that has hooks of its own runs them.
+        if !hooks_may_exist() || self.layer.hooks().is_some() {
+            return self.layer.forward(x);
+        }
+        self.hooks.run(self, x, |x| self.layer.forward(x))
     }
 
     fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
@@ -194,7 +201,7 @@ impl ModuleTree for Slot {
         self.layer.architecture(at)
     }
     fn hooks(&self) -> Option<&Hooks> {
-        Some(&self.hooks)
+        self.layer.hooks().or(Some(&self.hooks))
     }
     fn as_any(&self) -> Option<&dyn Any> {
         self.layer.as_any()

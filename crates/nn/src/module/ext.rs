@@ -6,7 +6,7 @@ use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor};
 
 use super::{
-    hooks::{ForwardHookHandle, Hook, HookResult},
+    hooks::{Hook, HookResult, RemovableHandle},
     load::nearest,
     tree::{ModuleTree, Part, walk},
 };
@@ -60,12 +60,14 @@ pub trait ModuleExt: ModuleTree {
     /// A [`CapturedStep`](kiln_tensor::CapturedStep) calls hooks during its capture; later launches repeat only what they
     /// computed on the device. When hooks are added or removed, the step is no longer launched but run.
     ///
+    /// [`register_module_forward_pre_hook`](crate::register_module_forward_pre_hook) and its siblings are hooks of all modules.
+    ///
     /// # Errors
     /// If this module does not run hooks. An error of the hook itself is an error of the computation.
     fn register_forward_pre_hook<R: HookResult>(
         &self,
         hook: impl Fn(&dyn ModuleTree, &Tensor) -> R + Send + Sync + 'static,
-    ) -> Result<ForwardHookHandle> {
+    ) -> Result<RemovableHandle> {
         let call = move |module: &dyn ModuleTree, x: &Tensor| hook(module, x).replacement();
         register(self.as_tree(), "register_forward_pre_hook", Hook::Before(Arc::new(call)))
     }
@@ -80,9 +82,46 @@ pub trait ModuleExt: ModuleTree {
     fn register_forward_hook<R: HookResult>(
         &self,
         hook: impl Fn(&dyn ModuleTree, &Tensor, &Tensor) -> R + Send + Sync + 'static,
-    ) -> Result<ForwardHookHandle> {
+    ) -> Result<RemovableHandle> {
         let call = move |module: &dyn ModuleTree, x: &Tensor, y: &Tensor| hook(module, x, y).replacement();
         register(self.as_tree(), "register_forward_hook", Hook::After(Arc::new(call)))
+    }
+
+    /// Calls `hook` with the gradients of this module's input and output, once both are computed in a backward pass. The tensor
+    /// that it returns replaces the gradient of the input, for the next hook and for what is before the module; it may also
+    /// return nothing, or a `Result`
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.register_full_backward_hook>). If the
+    /// input requires no gradients, its gradient is `None`, and cannot be replaced.
+    ///
+    /// The hooks of a computation are those registered when it began; hooks are not given the module, which may no longer be there.
+    /// See [`register_forward_pre_hook`](ModuleExt::register_forward_pre_hook) for which modules run hooks. Gradients are those
+    /// of the first input and of the first result, and of a computation whose first result was not used there are none.
+    ///
+    /// # Errors
+    /// If this module does not run hooks. An error of the hook itself is an error of the backward pass.
+    fn register_full_backward_hook<R: HookResult>(
+        &self,
+        hook: impl Fn(Option<&Tensor>, &Tensor) -> R + Send + Sync + 'static,
+    ) -> Result<RemovableHandle> {
+        let call = move |_: &str, grad_input: Option<&Tensor>, grad_output: &Tensor| {
+            hook(grad_input, grad_output).replacement()
+        };
+        register(self.as_tree(), "register_full_backward_hook", Hook::Backward(Arc::new(call)))
+    }
+
+    /// Calls `hook` with the gradient of this module's output, before its own backward pass. The tensor that it returns replaces
+    /// the gradient; it may also return nothing, or a `Result`
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.register_full_backward_pre_hook>). See
+    /// [`register_full_backward_hook`](ModuleExt::register_full_backward_hook).
+    ///
+    /// # Errors
+    /// If this module does not run hooks. An error of the hook itself is an error of the backward pass.
+    fn register_full_backward_pre_hook<R: HookResult>(
+        &self,
+        hook: impl Fn(&Tensor) -> R + Send + Sync + 'static,
+    ) -> Result<RemovableHandle> {
+        let call = move |_: &str, grad_output: &Tensor| hook(grad_output).replacement();
+        register(self.as_tree(), "register_full_backward_pre_hook", Hook::BackwardPre(Arc::new(call)))
     }
 
     /// Calls `f` with every module below this one and then with this one, children before their parent, as to initialize
@@ -147,7 +186,7 @@ impl dyn ModuleTree + '_ {
     }
 }
 
-fn register(module: &dyn ModuleTree, op: &'static str, hook: Hook) -> Result<ForwardHookHandle> {
+fn register(module: &dyn ModuleTree, op: &'static str, hook: Hook) -> Result<RemovableHandle> {
     match module.hooks() {
         Some(hooks) => Ok(hooks.register(hook)),
         None => {

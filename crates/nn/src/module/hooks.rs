@@ -1,10 +1,10 @@
-//! Forward hooks: functions that a module calls before and after its computation (`Module.register_forward_hook` of
-//! PyTorch).
+//! Hooks of modules: functions that a module calls before and after its computation (`Module.register_forward_hook` of
+//! PyTorch), and with its gradients.
 
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -14,7 +14,10 @@ use kiln_tensor::{
     captured::{is_capturing, valid_while},
 };
 
-use super::tree::ModuleTree;
+use super::{
+    backward_hooks::{Backward, BackwardHooks, BackwardPre},
+    tree::ModuleTree,
+};
 
 /// The hooks of one module. Kiln's layers have such a field; a module of one's own that should accept hooks gets one as well,
 /// and runs its computation through it:
@@ -51,11 +54,13 @@ pub struct Hooks(OnceLock<Arc<Registry>>);
 type Before = Arc<dyn Fn(&dyn ModuleTree, &Tensor) -> Result<Option<Tensor>> + Send + Sync>;
 type After = Arc<dyn Fn(&dyn ModuleTree, &Tensor, &Tensor) -> Result<Option<Tensor>> + Send + Sync>;
 
-/// A function of the user's, before the computation or after it.
+/// A function of the user's, before the computation or after it, or before its backward pass or after it.
 #[derive(Clone)]
 pub(super) enum Hook {
     Before(Before),
     After(After),
+    BackwardPre(BackwardPre),
+    Backward(Backward),
 }
 
 #[derive(Default)]
@@ -70,6 +75,9 @@ struct Registered {
     id: u64,
     hook: Hook,
 }
+
+/// The hooks of all modules.
+static GLOBAL: LazyLock<Arc<Registry>> = LazyLock::new(Arc::default);
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
@@ -106,15 +114,43 @@ impl Registry {
         let sum = hooks.iter().fold(0u64, |sum, hook| sum.wrapping_add(scattered(hook.id)));
         self.fingerprint.store(sum, Ordering::Relaxed);
     }
+
+    fn register(self: &Arc<Registry>, hook: Hook) -> RemovableHandle {
+        let registered = Registered::new(hook);
+        let id = registered.id;
+        let mut hooks = self.lock();
+        hooks.push(registered);
+        self.update_fingerprint(&hooks);
+        RemovableHandle { id, registry: Arc::downgrade(self) }
+    }
+
+    /// Whether there are any; a captured step is valid for these hooks alone.
+    fn any(self: &Arc<Registry>) -> bool {
+        if is_capturing() {
+            let registry = self.clone();
+            let captured = registry.fingerprint.load(Ordering::Relaxed);
+            valid_while(move || registry.fingerprint.load(Ordering::Relaxed) == captured);
+        }
+        !self.lock().is_empty()
+    }
+
+    fn snapshot(&self) -> Vec<Hook> {
+        self.lock().iter().map(|it| it.hook.clone()).collect()
+    }
 }
 
-/// A registered forward hook. [`remove`](ForwardHookHandle::remove) removes it; dropping the handle leaves it in place.
-pub struct ForwardHookHandle {
+/// Registers a hook of all modules.
+pub(super) fn register_global(hook: Hook) -> RemovableHandle {
+    GLOBAL.register(hook)
+}
+
+/// A registered hook. [`remove`](RemovableHandle::remove) removes it; dropping the handle leaves it in place.
+pub struct RemovableHandle {
     id: u64,
     registry: Weak<Registry>,
 }
 
-impl ForwardHookHandle {
+impl RemovableHandle {
     /// Removes the hook. A computation that is running may still call it.
     pub fn remove(self) {
         if let Some(registry) = self.registry.upgrade() {
@@ -129,29 +165,22 @@ impl ForwardHookHandle {
 }
 
 impl Hooks {
-    pub(super) fn register(&self, hook: Hook) -> ForwardHookHandle {
-        let registry = self.0.get_or_init(Arc::default);
-        let registered = Registered::new(hook);
-        let id = registered.id;
-        let mut hooks = registry.lock();
-        hooks.push(registered);
-        registry.update_fingerprint(&hooks);
-        ForwardHookHandle { id, registry: Arc::downgrade(registry) }
+    pub(super) fn register(&self, hook: Hook) -> RemovableHandle {
+        self.0.get_or_init(Arc::default).register(hook)
     }
 
-    /// Whether there are any; a captured step is valid for these hooks alone.
+    /// Whether there are any, of this module or of all.
     fn any(&self) -> bool {
-        if is_capturing() {
-            let registry = self.0.get_or_init(Arc::default).clone();
-            let captured = registry.fingerprint.load(Ordering::Relaxed);
-            valid_while(move || registry.fingerprint.load(Ordering::Relaxed) == captured);
-        }
-        self.0.get().is_some_and(|registry| !registry.lock().is_empty())
+        // A captured step must notice those that are registered later.
+        let own = if is_capturing() { Some(self.0.get_or_init(Arc::default)) } else { self.0.get() };
+        let (own, global) = (own.is_some_and(Registry::any), GLOBAL.any());
+        own || global
     }
 
-    /// The hooks as they are now: they may register and remove others.
+    /// The hooks as they are now: they may register and remove others. Those of all modules are first.
     fn snapshot(&self) -> Vec<Hook> {
-        self.0.get().map_or_else(Vec::new, |registry| registry.lock().iter().map(|it| it.hook.clone()).collect())
+        let registries = [Some(&*GLOBAL), self.0.get()];
+        registries.into_iter().flatten().flat_map(|registry| registry.snapshot()).collect()
     }
 
     /// Computes `forward(x)` for the module `module`, with the pre-hooks before and the hooks after it.
@@ -163,13 +192,20 @@ impl Hooks {
         M: ModuleTree + ?Sized,
         T: HookedOutput,
     {
-        if !may_exist() || !self.any() {
+        if !hooks_may_exist() || !self.any() {
             return forward(x);
         }
         let (module, hooks) = (module.as_tree(), self.snapshot());
-        let x = before(&hooks, module, x)?;
+        let mut x = before(&hooks, module, x)?;
+        let mut backward = BackwardHooks::of(&hooks, module.type_name());
+        if let Some(backward) = &mut backward {
+            x = backward.watch_input(&x)?;
+        }
         let mut y = forward(&x)?;
         after(&hooks, module, &x, y.first_tensor())?;
+        if let Some(backward) = backward {
+            backward.watch_output(y.first_tensor())?;
+        }
         Ok(y)
     }
 }
@@ -198,13 +234,13 @@ fn after(hooks: &[Hook], module: &dyn ModuleTree, x: &Tensor, y: &mut Tensor) ->
 }
 
 /// Whether a module must look for hooks: one load in a process without hooks, unless it captures.
-fn may_exist() -> bool {
+pub(crate) fn hooks_may_exist() -> bool {
     REGISTERED.load(Ordering::Relaxed) > 0 || is_capturing()
 }
 
 /// Whether the module has hooks. What computes several layers at once asks each of them first.
 pub(crate) fn is_hooked<M: ModuleTree + ?Sized>(module: &M) -> bool {
-    may_exist() && module.hooks().is_some_and(Hooks::any)
+    hooks_may_exist() && module.hooks().is_some_and(Hooks::any)
 }
 
 /// [`Hooks::run`] for a module that may have none.
@@ -213,7 +249,7 @@ pub(crate) fn hooked<M: ModuleTree + ?Sized, T: HookedOutput>(
     x: &Tensor,
     forward: impl FnOnce(&Tensor) -> Result<T>,
 ) -> Result<T> {
-    if !may_exist() {
+    if !hooks_may_exist() {
         return forward(x);
     }
     match module.hooks() {
@@ -275,6 +311,6 @@ impl<T: HookResult> HookResult for Result<T> {
 
 impl fmt::Debug for Hooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Hooks({})", self.snapshot().len())
+        write!(f, "Hooks({})", self.0.get().map_or(0, |registry| registry.lock().len()))
     }
 }

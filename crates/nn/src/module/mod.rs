@@ -1,9 +1,11 @@
 //! Modules: their parts ([`ModuleTree`]) and their computation ([`Module`]).
 
+mod backward_hooks;
 mod containers;
 mod ext;
 mod failure;
 mod field;
+mod global_hooks;
 mod hooks;
 mod load;
 mod repr;
@@ -12,8 +14,12 @@ mod tree;
 pub use ext::ModuleExt;
 pub(crate) use failure::{failed_in, failed_in_container};
 pub use field::{Field, FieldKind};
-pub use hooks::{ForwardHookHandle, HookResult, HookedOutput, Hooks};
-pub(crate) use hooks::{hooked, is_hooked};
+pub use global_hooks::{
+    register_module_forward_hook, register_module_forward_pre_hook, register_module_full_backward_hook,
+    register_module_full_backward_pre_hook,
+};
+pub use hooks::{HookResult, HookedOutput, Hooks, RemovableHandle};
+pub(crate) use hooks::{hooked, hooks_may_exist, is_hooked};
 pub use kiln_derive::Module;
 pub use load::LoadReport;
 pub(crate) use tree::walk;
