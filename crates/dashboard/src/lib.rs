@@ -37,6 +37,8 @@
 
 // But for one file, which installs handlers of signals.
 #![deny(unsafe_code)]
+// There is no view on Windows.
+#![cfg_attr(not(unix), allow(dead_code))]
 
 mod curve;
 mod run;

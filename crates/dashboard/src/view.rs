@@ -84,21 +84,27 @@ fn show(shared: &Shared) {
     let Ok(mut terminal) = Terminal::new(Ansi::default()) else { return close(shared) };
     let (mut screen, mut drawn) = (Screen::default(), Instant::now());
     while shared.is_viewed() {
-        let key = terminal::wait(INTERVAL.saturating_sub(drawn.elapsed()), || writing(PATIENCE));
-        match key {
-            Input::Nothing if drawn.elapsed() < INTERVAL => continue,
-            Input::Key(b'q') | Input::Gone => return close(shared),
-            Input::Key(b'\t') => screen.page += 1,
-            Input::Key(CTRL_L) if terminal.clear().is_err() => return close(shared),
-            Input::Key(CTRL_C) => return end_by(shared, Signal::INT),
-            Input::Key(CTRL_BACKSLASH) => return end_by(shared, Signal::QUIT),
-            Input::Key(CTRL_Z) => {
-                suspend();
-                if !terminal::is_suitable() || !terminal::enter() || terminal.clear().is_err() {
-                    return close(shared);
+        let Input::Keys(keys) = terminal::wait(INTERVAL.saturating_sub(drawn.elapsed()), || writing(PATIENCE)) else {
+            return close(shared);
+        };
+        if keys.is_empty() && drawn.elapsed() < INTERVAL {
+            continue;
+        }
+        for key in keys {
+            match key {
+                b'q' => return close(shared),
+                b'\t' => screen.page += 1,
+                CTRL_L if terminal.clear().is_err() => return close(shared),
+                CTRL_C => return end_by(shared, Signal::INT),
+                CTRL_BACKSLASH => return end_by(shared, Signal::QUIT),
+                CTRL_Z => {
+                    suspend();
+                    if !terminal::is_suitable() || !terminal::enter() || terminal.clear().is_err() {
+                        return close(shared);
+                    }
                 }
+                _ => {}
             }
-            Input::Nothing | Input::Key(_) => {}
         }
         drawn = Instant::now();
         let run = shared.snapshot();
@@ -127,5 +133,5 @@ fn end_by(shared: &Shared, signal: Signal) {
 fn suspend() {
     let _writing = writing(PATIENCE);
     terminal::leave();
-    let _ = rustix::process::kill_current_process_group(Signal::TSTP);
+    signals::stop();
 }

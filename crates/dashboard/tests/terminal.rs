@@ -29,7 +29,7 @@ use kiln_tensor::Device;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::{FdFlags, fcntl_setfd},
-    process::{Pid, Signal, kill_process},
+    process::{Pid, Signal, WaitOptions, kill_process, waitpid},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
 };
@@ -52,9 +52,14 @@ fn program() {
             dashboard.add_scalar("loss/train", if step == 7 { f64::NAN } else { f64::from(step) }, step.into());
             steps.println(format_args!("step {step} of epoch {epoch}"));
             if step == 10 && epoch == 0 {
-                // Long enough that everything is drawn, and for the test to do what it does.
-                let limit = Instant::now() + Duration::from_secs(if ends == "waits" { 60 } else { 1 });
-                while Instant::now() < limit && (dashboard.is_view() || ends != "waits") {
+                // Long enough that everything is drawn, or for the test to do what it does.
+                let limit = match ends.as_str() {
+                    "waits" => 60_000,
+                    "panics" => 300,
+                    _ => 2000,
+                };
+                let limit = Instant::now() + Duration::from_millis(limit);
+                while Instant::now() < limit && dashboard.is_view() {
                     thread::sleep(Duration::from_millis(10));
                 }
                 assert!(ends != "panics", "this is the panic");
@@ -197,10 +202,10 @@ fn the_view_is_closed_and_the_run_goes_on() {
     let mut session = Session::start(program_in("waits"), 80, 24);
     session.wait_for("a run of tests");
     assert!(session.is_raw());
-    session.press("xy\t\x1bOQ");
-    thread::sleep(Duration::from_millis(50));
-    session.press("q");
+    let pressed = Instant::now();
+    session.press("xy\t\x1bOQq");
     let (status, printed, after) = session.finish();
+    assert!(pressed.elapsed() < Duration::from_secs(30), "the view was not closed");
     assert!(status.success(), "{printed:?}");
     // What was kept, then what is printed at once, with the lines that tell where it is.
     let at = |text: &str| after.find(text).unwrap_or_else(|| panic!("no {text:?} in {after:?}"));
@@ -235,6 +240,27 @@ fn keys_and_signals_end_the_process_as_ever() {
         let (status, printed, _) = session.finish();
         assert_eq!(status.signal(), Some(number), "{key:?} {signal:?} {printed:?}");
     }
+}
+
+#[test]
+fn a_stopped_program_leaves_the_terminal_and_comes_back() {
+    let mut session = Session::start(program_in("waits"), 80, 24);
+    session.wait_for("q: close the view");
+    session.press("\x1a");
+    let (_, status) = waitpid(Some(Pid::from_child(&session.child)), WaitOptions::UNTRACED).unwrap().unwrap();
+    assert!(status.stopped() && !session.is_raw());
+    session.wait_for(LEAVE);
+    let before = session.printed();
+    assert!(before.ends_with(LEAVE), "nothing is drawn after it: {before:?}");
+    session.signal(Signal::CONT);
+    let limit = Instant::now() + Duration::from_secs(30);
+    while !session.printed()[before.len()..].contains("q: close the view") {
+        assert!(Instant::now() < limit, "everything is drawn again: {:?}", &session.printed()[before.len()..]);
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(session.is_raw());
+    session.press("q");
+    assert!(session.finish().0.success());
 }
 
 #[test]

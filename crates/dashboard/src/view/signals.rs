@@ -4,7 +4,7 @@
 
 use std::{mem::MaybeUninit, ptr};
 
-use libc::{SIG_DFL, SIGHUP, SIGINT, SIGQUIT, SIGTERM, c_int, sighandler_t};
+use libc::{SIG_DFL, SIG_IGN, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, c_int, sighandler_t};
 
 use super::terminal;
 
@@ -18,6 +18,22 @@ pub fn install() {
 /// Undoes [`install`].
 pub fn uninstall() {
     replace(handler(), SIG_DFL);
+}
+
+/// Stops the processes of the program, as the terminal does for its key, and returns when this one is continued.
+pub fn stop() {
+    let mut before = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: the current action is written to `before`, and is set again, whatever it is; the signals go to processes of the
+    // program.
+    unsafe {
+        libc::sigaction(SIGTSTP, ptr::null(), before.as_mut_ptr());
+        // Of the signal to all, another thread of this process might be told, and this one would go on until it is scheduled.
+        // This one stops it at once.
+        set_action(SIGTSTP, SIG_IGN);
+        libc::kill(0, SIGTSTP);
+        libc::sigaction(SIGTSTP, before.as_ptr(), ptr::null_mut());
+        libc::raise(SIGTSTP);
+    }
 }
 
 fn handler() -> sighandler_t {

@@ -93,40 +93,57 @@ fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
 }
 
 /// What [`wait`] has found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    Nothing,
-    Key(u8),
+    /// The bytes of keys; none, if the time is over.
+    Keys(Vec<u8>),
     /// The terminal is no longer there.
     Gone,
+}
+
+/// The keys among these bytes that send one byte each. Arrows, function keys and combinations with Alt send several, which begin
+/// with an escape.
+fn keys(bytes: &[u8]) -> Vec<u8> {
+    let (mut keys, mut rest) = (Vec::new(), bytes.iter().copied());
+    while let Some(byte) = rest.next() {
+        if byte != 0x1b {
+            keys.push(byte);
+        } else {
+            match rest.next() {
+                Some(b'[') => drop(rest.find(|byte| (0x40..=0x7e).contains(byte))),
+                Some(b'O') => drop(rest.next()),
+                _ => {}
+            }
+        }
+    }
+    keys
 }
 
 /// Waits for a key, `timeout` at most. Keys are read with the terminal's lock, and only while the view is there: later ones are
 /// not for it.
 pub fn wait(timeout: Duration, lock: impl Fn() -> Option<MutexGuard<'static, ()>>) -> Input {
+    let nothing = Input::Keys(Vec::new());
     // Standard input may also be a file, which is the program's.
     if !stdin().is_terminal() {
         thread::sleep(timeout);
-        return Input::Nothing;
+        return nothing;
     }
     let mut fds = [PollFd::from_borrowed_fd(stdin(), PollFlags::IN)];
     let timeout = Timespec { tv_sec: timeout.as_secs() as _, tv_nsec: timeout.subsec_nanos().into() };
     match poll(&mut fds, Some(&timeout)) {
-        Ok(0) | Err(Errno::INTR | Errno::AGAIN) => return Input::Nothing,
+        Ok(0) | Err(Errno::INTR | Errno::AGAIN) => return nothing,
         Ok(_) => {}
         Err(_) => return Input::Gone,
     }
-    let Some(_lock) = lock() else { return Input::Nothing };
+    let Some(_lock) = lock() else { return nothing };
     if !ENTERED.load(Ordering::SeqCst) {
-        return Input::Nothing;
+        return nothing;
     }
     let mut bytes = [0; 64];
     match rustix::io::read(stdin(), &mut bytes) {
         Ok(0) => Input::Gone,
-        // A key such as an arrow sends several bytes, of which the others mean nothing alone.
-        Ok(_) if bytes[0] == 0x1b => Input::Nothing,
-        Ok(_) => Input::Key(bytes[0]),
-        Err(Errno::INTR | Errno::AGAIN) => Input::Nothing,
+        Ok(count) => Input::Keys(keys(&bytes[..count])),
+        Err(Errno::INTR | Errno::AGAIN) => nothing,
         Err(_) => Input::Gone,
     }
 }
@@ -240,5 +257,36 @@ fn color_code(color: Color) -> u8 {
         Color::LightCyan => 96,
         Color::White => 97,
         Color::Reset | Color::Rgb(..) | Color::Indexed(_) => 39,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_one_byte() {
+        for (bytes, want) in [
+            (&b"q"[..], &b"q"[..]),
+            (b"\x1bOQ", b""),
+            (b"a\x1b[1;5Qb\x1b[Aq", b"abq"),
+            (b"\x1bqx\x1b", b"x"),
+            (b"\x1b[12", b""),
+            (b"\x1bO", b""),
+        ] {
+            assert_eq!(keys(bytes), want, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn cells_are_drawn_where_they_are_with_their_styles() {
+        let mut cells = [Cell::new("a"), Cell::new("b"), Cell::new("c"), Cell::new("d")];
+        cells[1].set_fg(Color::Red);
+        cells[2].set_fg(Color::Red).modifier = Modifier::BOLD;
+        let mut ansi = Ansi::default();
+        let places = [(3, 1), (4, 1), (5, 1), (0, 2)];
+        ansi.draw(places.iter().zip(&cells).map(|(&(x, y), cell)| (x, y, cell))).unwrap();
+        let want = "\x1b[2;4H\x1b[0;39ma\x1b[0;31mb\x1b[0;1;31mc\x1b[3;1H\x1b[0;39md\x1b[0m";
+        assert_eq!(ansi.frame, want);
     }
 }
