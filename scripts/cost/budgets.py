@@ -19,6 +19,10 @@ class Budget:
     instructions: dict
     bytes: float
 
+    def instructions_on(self, arch):
+        """Per element, of the machine code for the nearest architecture."""
+        return self.instructions[max((one for one in self.instructions if one <= arch), default=min(self.instructions))]
+
     def share(self):
         device = next(device for device in DEVICES if device.name == RULE)
         return device.issue_picoseconds(self.instructions[device.arch]) / device.memory_picoseconds(self.bytes)

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Compares the times that follow from bytes, instructions and floating-point operations with those that a GPU has taken, as two
-tables: of operations, most of them one hot kernel, and of whole steps of training.
+"""Compares the times that follow from bytes, instructions and floating-point operations with those that a GPU has taken, as three
+tables: of operations, of the hot kernels, and of whole steps of training.
 
-    predicted.py DEVICE OPERATIONS STEPS
+    predicted.py DEVICE OPERATIONS TIMES
 
 DEVICE has the output of the example `device_info`, by which the GPU's figures are found in scripts/gpu_profiles.txt. OPERATIONS
-is what the bench `ops` has written to `KILN_BENCH_ROWS`; instructions per element are those of scripts/kernel_budgets.txt. STEPS
-has the lines `step NAME BATCH SECONDS` of the test `times_of_steps`; what is predicted for steps is in predicted_steps.txt. A
-prediction is the longest of the three times, without the launch: small operations take longer.
+is what the bench `ops` has written to `KILN_BENCH_ROWS`; instructions per element are those of scripts/kernel_budgets.txt. TIMES
+has the lines `kernel NAME ELEMENTS BYTES SECONDS` of the test `times_of_kernels`, one for each hot kernel, and the lines
+`step NAME BATCH SECONDS` of `times_of_steps`; what is predicted for steps is in predicted_steps.txt. A prediction is the longest
+of the three times, without the launch: small operations take longer.
 """
 
 import re
@@ -37,16 +38,18 @@ def found(text):
     return known, f"{name} is not in gpu_profiles.txt: predictions are those for {known.name}, and so is their distance."
 
 
-def instructions(budgets, kernel, arch):
-    """Per element, of the machine code for the nearest architecture."""
+def issue(device, budgets, kernel, elements):
+    """Seconds that issuing the instructions of a kernel takes."""
     if kernel not in budgets:
         sys.exit(f"{kernel} is not in kernel_budgets.txt")
-    counts = budgets[kernel].instructions
-    return counts[max((one for one in counts if one <= arch), default=min(counts))]
+    return device.issue_picoseconds(elements * budgets[kernel].instructions_on(device.arch)) / 1e12
 
 
-def ratio(seconds, predicted):
-    return f"{seconds / predicted:.2f}" if predicted else "–"
+def compared(times, seconds):
+    """The cells for what bounds it, the prediction, the measured time and their ratio, by predicted seconds."""
+    bound = max(times, key=times.get)
+    ratio = f"{seconds / times[bound]:.2f}" if times[bound] else "–"
+    return f"{bound} | {times[bound] * 1e3:.4f} | {seconds * 1e3:.4f} | {ratio}"
 
 
 def operations(lines, device, budgets):
@@ -56,11 +59,20 @@ def operations(lines, device, budgets):
         name, settings, factors, seconds, flops, moved, kernel, elements = line.rstrip("\n").split("\t")
         times = {"memory": int(moved) / device.bandwidth / 1e12, "math": int(flops) / device.rates[factors] / 1e12}
         if kernel != "-":
-            count = int(elements) * instructions(budgets, kernel, device.arch)
-            times["issue"] = device.issue_picoseconds(count) / 1e12
-        bound = max(times, key=times.get)
-        print(f"| {name} | {settings} | {kernel} | {bound} | {times[bound] * 1e3:.4f} | {float(seconds) * 1e3:.4f} "
-              f"| {ratio(float(seconds), times[bound])} |")
+            times["issue"] = issue(device, budgets, kernel, int(elements))
+        print(f"| {name} | {settings} | {kernel} | {compared(times, float(seconds))} |")
+
+
+def kernels(text, device, budgets):
+    print("\n| kernel | elements | bound by | predicted, ms | measured, ms | measured / predicted |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    missing = dict.fromkeys(budgets)
+    for name, elements, moved, seconds in re.findall(r"^kernel (\S+) (\d+) (\d+) (\S+)$", text, flags=re.M):
+        missing.pop(name, None)
+        times = {"memory": int(moved) / device.bandwidth / 1e12, "issue": issue(device, budgets, name, int(elements))}
+        print(f"| {name} | {elements} | {compared(times, float(seconds))} |")
+    if missing:
+        sys.exit(f"not measured: {', '.join(missing)}")
 
 
 def read_steps():
@@ -78,7 +90,7 @@ def steps(text, device):
         if (name, batch) not in predicted:
             sys.exit(f"{PREDICTED_STEPS.name} has no {name} with a batch of {batch}")
         time = predicted.pop((name, batch))[device.name.replace(" ", "_")] / 1e6
-        print(f"| {name} | {batch} | {time * 1e3:.4f} | {float(seconds) * 1e3:.4f} | {ratio(float(seconds), time)} |")
+        print(f"| {name} | {batch} | {time * 1e3:.4f} | {float(seconds) * 1e3:.4f} | {float(seconds) / time:.2f} |")
     for name, batch in predicted:
         print(f"| {name} | {batch} | {predicted[name, batch][device.name.replace(' ', '_')] / 1e3:.4f} | not measured | – |")
 
@@ -89,7 +101,9 @@ def main():
     about, rows, times = (Path(path).read_text() for path in sys.argv[1:])
     device, said = found(about)
     print(f"{said}\n")
-    operations(rows.splitlines(), device, read_budgets())
+    budgets = read_budgets()
+    operations(rows.splitlines(), device, budgets)
+    kernels(times, device, budgets)
     steps(times, device)
 
 

@@ -125,12 +125,13 @@ section_ops() {
 }
 
 section_predicted() {
-    local steps='' about=$KILN_SCRATCH/device.txt times=$KILN_SCRATCH/steps.txt
-    # On the simulated device only the smallest.
+    local steps='' about=$KILN_SCRATCH/device.txt times=$KILN_SCRATCH/times.txt
+    # On the simulated device only the smallest steps.
     ! simulated || steps=mlp_f32,lenet_f32,mlp_autocast_bf16
     [ -f "$KILN_SCRATCH/ops.rows" ] || section_ops || return
     program device_info >"$about" || return
-    if ! KILN_STEP=$steps program mlp_cuda --ignored --exact --nocapture steps::times_of_steps >"$times"; then
+    if ! KILN_STEP=$steps program mlp_cuda --ignored --exact --nocapture kernels::times_of_kernels steps::times_of_steps \
+        >"$times"; then
         cat "$times"
         return 1
     fi

@@ -12,6 +12,7 @@ mod account;
 mod checkout;
 mod conv_norm;
 mod gates;
+mod kernels;
 mod recurrent;
 mod steps;
 #[path = "../support/mod.rs"]

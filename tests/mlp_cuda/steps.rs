@@ -5,7 +5,7 @@
 use std::{env, fmt::Write, fs, time::Instant};
 
 use kiln::{
-    autocast,
+    ErrorKind, autocast,
     models::{LeNet, Mlp, ResNet, ResNetBlock, ResNetOptions, Vgg, VggDepth, VggOptions},
     nn::{CrossEntropyLoss, Module},
     optim::{Optimizer, SGD, SGDOptions},
@@ -223,7 +223,13 @@ fn times_of_steps() -> kiln::Result<()> {
             device.synchronize()?;
             Ok(start.elapsed().as_secs_f64() / f64::from(steps))
         };
-        time(3)?;
+        match time(3) {
+            Err(error) if matches!(error.kind(), ErrorKind::OutOfMemory { .. }) => {
+                println!("\nno room for {name} with a batch of {batch}");
+                continue;
+            }
+            other => other?,
+        };
         // Where times mean nothing, one is enough.
         let (turns, steps) = if env::var_os("KILN_SIM_REPORT").is_some() { (1, 1) } else { (5, 10) };
         let mut times = (0..turns).map(|_| time(steps)).collect::<kiln::Result<Vec<f64>>>()?;
