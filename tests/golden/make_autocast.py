@@ -17,6 +17,7 @@ from torch.testing._internal.common_methods_invocations import op_db
 
 import golden
 from golden import *
+from opinfo_table import row_name
 
 warnings.filterwarnings("ignore")
 
@@ -29,7 +30,7 @@ golden.Suite.write = write
 SUITES = {"ops": make_ops.OPS, "images": make_images.OPS, "losses": {}, "numbers": make_numbers.OPS, "opinfo": None}
 NAMED = {}
 for op in op_db:
-    NAMED.setdefault(op.name.removeprefix("nn.functional.").removeprefix("linalg.").strip("_"), op.op)
+    NAMED.setdefault(row_name(op.name), op.op)
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in [f16, bf16, f32, f64, i64, i32, u8, b8]}
 # The dtype of the first operand that is a float, and of the others.
 VARIANTS = {

@@ -33,7 +33,10 @@ OPS = {
     "mul_": lambda x, **args: x.clone().mul_(args["other"]),
     "div_": lambda x, **args: x.clone().div_(args["other"]),
     "add_": lambda x, **args: x.clone().add_(args["other"]),
+    "entr": torch.special.entr,
     "i1": torch.special.i1,
+    "ndtr": torch.special.ndtr,
+    "xlog1py": torch.special.xlog1py,
     "polygamma": lambda x, n: torch.polygamma(n, x),
     "sub_": lambda x, **args: x.clone().sub_(args["other"]),
 }
@@ -230,5 +233,22 @@ for op in ["gcd", "lcm"]:
     each(op, {"signs": ([const([-12, 12, -12, -7], i64), const([18, -18, -18, 0], i64)], {}),
               "broadcast": ([const([[4], [6]], i32), const([2, 9, 10], i32)], {}),
               "types": ([const([4, 6], i32), const([10, 9], i64)], {})}, grad=False)
+
+# --- Composed functions ------------------------------------------------------------------------------
+
+# Every pair of points where a function jumps, bends or ends; equal ones among them.
+POINTS = [0.0, -0.0, 1.0, -1.0, 0.5, inf, -inf, nan]
+PAIRS = [[a for a in POINTS for _ in POINTS], [b for _ in POINTS for b in POINTS]]
+each("float_power", {f"{short(t)}_points": ([const(values, t) for values in PAIRS], {}) for t in [f64, f32, bf16]})
+for op in ["copysign", "fmax", "fmin", "hypot", "logaddexp", "logaddexp2", "xlog1py", "xlogy"]:
+    each_in_f32(op, {f"{short(t)}_points": ([const(values, t) for values in PAIRS], {}) for t in [f64, f32, bf16]})
+for op in ["entr", "frac", "logit", "ndtr", "sinc"]:
+    each_in_f32(op, {f"{short(t)}_points": ([const(POINTS + [2.0, -2.5, 1e-20], t)], {}) for t in [f64, f32, bf16]})
+each("logit", {f"{short(t)}_eps": ([const(POINTS + [0.1, 0.9], t)], {"eps": 0.25}) for t in [f64, f32]})
+for t in [f64, f32, bf16]:
+    largest, smallest = torch.finfo(t).max, torch.finfo(t).tiny * torch.finfo(t).eps
+    limits = [largest, -largest, smallest, -smallest, torch.finfo(t).tiny, 1.5, 3.0, 4.0]
+    steps = [[*limits, *limits, *PAIRS[0]], [inf] * 8 + [-inf] * 8 + PAIRS[1]]
+    each("nextafter", {f"{short(t)}_points": ([const(values, t) for values in steps], {})})
 
 s.write()

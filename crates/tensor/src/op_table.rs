@@ -171,13 +171,13 @@ macro_rules! structured_operations {
                 outer "MulBackward0" einsum +
                 addmm + addmv + baddbmm + addbmm + addr + addcmul + addcdiv + inner + tensordot + kron + cross +
                 logaddexp + logaddexp2 + xlogy + xlog1py + entr + hypot + copysign + ldexp + sinc + logit + frac +
-                deg2rad + rad2deg + fmax + fmin + float_power + mvlgamma +
+                deg2rad + rad2deg + fmax + fmin + float_power + mvlgamma + ndtr +
             }
             Floats {
                 div_ "DivBackward0" uniform_ "UniformBackward0" normal_ "NormalBackward0"
                 mean "MeanBackward1" mean_keepdim "MeanBackward1" var "VarBackward0" var_keepdim "VarBackward0"
                 std "StdBackward0" std_keepdim "StdBackward0"
-                frexp + renorm + std_mean + std_mean_keepdim + var_mean + var_mean_keepdim + nanmean + nanmean_keepdim + quantile +
+                nextafter + frexp + renorm + std_mean + std_mean_keepdim + var_mean + var_mean_keepdim + nanmean + nanmean_keepdim + quantile +
                 nanquantile + histc - logcumsumexp + vecdot + matrix_power + dist + cdist + pixel_shuffle +
                 pixel_unshuffle + channel_shuffle + logsumexp "LogsumexpBackward0" logsumexp_keepdim "LogsumexpBackward0"
                 norm "LinalgVectorNormBackward0" norm_keepdim "LinalgVectorNormBackward0"

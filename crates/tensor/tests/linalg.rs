@@ -229,6 +229,17 @@ fn gradients_and_second_derivatives() {
         ("cond", &[&square], |x| linalg::cond(&x[0])),
         ("cond, 1", &[&square], |x| linalg::cond_with(&x[0], 1)),
         ("matrix_power", &[&square], |x| linalg::matrix_power(&x[0], -2)),
+        ("matrix_exp", &[&square], |x| linalg::matrix_exp(&x[0])),
+        ("matrix_exp of large matrices", &[&square], |x| linalg::matrix_exp(&x[0].mul(3)?)),
+        ("multi_dot", &[&randn(&[3]), &randn(&[3, 2]), &wide], |x| linalg::multi_dot(&[&x[0], &x[1], &x[2]])),
+        ("logdet", &[&square], |x| linalg::logdet(&x[0].matmul(&x[0].mt()?)?)),
+        ("cholesky_solve", &[&right, &square], |x| linalg::cholesky_solve(&x[0], &x[1])),
+        ("cholesky_inverse", &[&square], |x| linalg::cholesky_inverse(&x[0])),
+        ("tensorinv", &[&randn(&[2, 3, 6])], |x| linalg::tensorinv(&x[0], 2)),
+        ("tensorsolve", &[&randn(&[2, 4, 2]), &randn(&[2, 2])], |x| linalg::tensorsolve(&x[0], &x[1], &[1])),
+        ("norm", &[&square], |x| linalg::norm(&x[0], Some(MatrixNorm::Frobenius), &[0, 2], true)),
+        ("norm of vectors", &[&tall], |x| linalg::norm(&x[0], Some(3.into()), &[-1], false)),
+        ("pinv_hermitian", &[&square], |x| linalg::pinv_hermitian(&symmetrized(&x[0])?, Tolerance::default())),
     ];
     let mut failures = Vec::new();
     for (name, inputs, function) in checks {
@@ -240,6 +251,49 @@ fn gradients_and_second_derivatives() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// `exp(v diag(values) vᵀ) = v diag(exp(values)) vᵀ`, for norms from nearly 0 to where the smallest results vanish.
+#[test]
+fn exponentials_of_symmetric_matrices() -> Result<()> {
+    let scales = Tensor::new([1e-9f64, 0.3, 4.0, 40.0], Device::Cpu)?.reshape([4, 1, 1])?;
+    let a = symmetric(&[4, 3, 3]).mul(&scales)?;
+    let (values, vectors) = linalg::eigh(&a)?;
+    let want = vectors.mul(&values.exp()?.unsqueeze(-2)?)?.matmul(&transposed(&vectors))?;
+    let sizes = want.abs()?.amax_keepdim([-2, -1])?;
+    assert_close(&linalg::matrix_exp(&a)?.div(&sizes)?, &want.div(&sizes)?);
+    let halves = a.i(..2)?.to_dtype(DType::BF16)?;
+    let wide = linalg::matrix_exp(&halves.to_dtype(DType::F32)?)?;
+    assert!(linalg::matrix_exp(&halves)?.equal(&wide.to_dtype(DType::BF16)?)?);
+    assert_eq!(linalg::matrix_exp(&randn(&[2, 0, 0]))?.dims(), [2, 0, 0]);
+    assert!(linalg::matrix_exp(&a.mul(f64::NAN)?)?.isnan()?.all(())?.item::<bool>()?);
+    Ok(())
+}
+
+/// A tolerance for each matrix, and matrices of which one triangle is read.
+#[test]
+fn tolerances_of_batches() -> Result<()> {
+    let a = Tensor::new([3f64, 1e-3, 1e-6], Device::Cpu)?.diag(0)?;
+    let batch = a.expand([3, 3, 3])?;
+    let atol = Tensor::new([0f64, 1e-4, 0.1], Device::Cpu)?;
+    let rtol = Tensor::new([1e-9f64, 1e-5, 0.1], Device::Cpu)?;
+    let broken = batch.add(&Tensor::full([3, 3], 9.0, a.options())?.triu(1)?)?;
+    for tolerance in [Tolerance::atol(&atol), Tolerance::rtol(&rtol)] {
+        assert_eq!(linalg::matrix_rank_with(&batch, tolerance.clone())?.to_vec::<i64>()?, [3, 2, 1]);
+        assert_eq!(linalg::matrix_rank_with(&a, tolerance.clone())?.to_vec::<i64>()?, [3, 2, 1]);
+        assert_eq!(linalg::matrix_rank_hermitian(&broken, tolerance.clone())?.to_vec::<i64>()?, [3, 2, 1]);
+        let inverse = linalg::pinv_with(&a, tolerance.clone())?;
+        assert_close(&inverse, &linalg::pinv_with(&batch, tolerance.clone())?);
+        assert_close(&inverse, &linalg::pinv_hermitian(&broken, tolerance.clone())?);
+        let leaf = a.copy()?.requires_grad_(true)?;
+        linalg::pinv_with(&leaf, tolerance)?.sum(())?.backward()?;
+        assert_eq!(leaf.grad().unwrap().dims(), [3, 3]);
+    }
+    // One that is not above 0 is none.
+    assert_eq!(linalg::matrix_rank_with(&a, Tolerance::atol(0.0))?.item::<i64>()?, 3);
+    let negative = a.neg()?;
+    assert_close(&linalg::pinv_hermitian(&negative, Tolerance::default())?, &linalg::pinv(&negative)?);
+    Ok(())
 }
 
 /// The error, by its kind and a part of its message.
@@ -315,6 +369,17 @@ fn shapes_and_dtypes_are_checked() -> Result<()> {
     fails(linalg::inv(&b.to_dtype(DType::I64)?), "inv: dtype i64");
     fails(linalg::inv(&b.to_dtype(DType::BF16)?), "inv: dtype bf16 is not supported; it takes f32 and f64");
     fails(linalg::matrix_norm(&b, 3), "no norm of order 3");
+    fails(linalg::norm(&randn(&[2, 2, 2]), Some(1.into()), &[], false), "norm: expected vectors or matrices");
+    fails(linalg::multi_dot(&[&a]), "multi_dot: there must be two or more tensors");
+    fails(linalg::multi_dot(&[&a, &a]), "multi_dot: shapes [2, 3] and [2, 3] do not fit");
+    fails(linalg::multi_dot(&[&b, &randn(&[3]), &b]), "multi_dot: expected matrices, and vectors only at the ends");
+    fails(linalg::tensorinv(&a, 1), "tensorinv: expected as many elements in the first 1 dimensions");
+    fails(linalg::tensorinv(&a, 7), "tensorinv: expected as many elements in the first 7 dimensions");
+    fails(linalg::tensorsolve(&a, &b, &[]), "tensorsolve: shapes [2, 3] and [3, 3] do not fit");
+    fails(linalg::logdet(&a), "logdet: expected square matrices");
+    fails(linalg::cholesky_solve(&b, &a), "cholesky_solve: expected square matrices");
+    fails(linalg::pinv_hermitian(&a, Tolerance::default()), "pinv_hermitian: expected square matrices");
+    fails(linalg::matrix_exp(&b.to_dtype(DType::I64)?), "matrix_exp: dtype i64");
     fails(linalg::matrix_norm_with(&b, 1, [0, -2], false), "given twice");
     let leaf = randn(&[4, 2]).requires_grad_(true)?;
     fails(linalg::qr(&leaf, QrMode::R)?.1.sum(())?.backward(), "mode `R`");

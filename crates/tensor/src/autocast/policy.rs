@@ -56,7 +56,7 @@ policies! {
         "multilabel_margin_loss" "multilabel_soft_margin_loss" "ctc_loss"
         // Factorizations, which there are none of in half precision; PyTorch's CUDA autocast refuses them.
         "inv" "solve" "solve_triangular" "det" "slogdet" "cholesky" "qr" "svd" "svdvals" "eigh" "eigvalsh" "pinv" "lstsq"
-        "matrix_rank" "matrix_norm" "cond";
+        "matrix_rank" "matrix_norm" "matrix_exp" "cond";
     // Arithmetic, `where_cond`, `cat` and `stack` promote their operands always.
     Widest: "dot" "bilinear" "scatter_add" "index_put";
     // Composed of operations with a policy, but operations of their own in PyTorch.

@@ -42,7 +42,8 @@ impl Tensor {
     }
 
     /// `steps` numbers at equal ratios from `base^start` to `base^end`, both included
-    /// (<https://docs.pytorch.org/docs/stable/generated/torch.logspace.html>). They are computed in `f64`.
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.logspace.html>). They are computed in `f64`; as in PyTorch, for an
+    /// integer dtype the bounds and the numbers are truncated to integers.
     ///
     /// # Errors
     /// If memory runs out, or the device is not available.
@@ -54,8 +55,10 @@ impl Tensor {
         options: impl Into<TensorOptions>,
     ) -> Result<Tensor> {
         let options: TensorOptions = options.into();
+        let dtype = options.dtype_or(DType::F32);
+        let [start, end] = [start, end].map(|bound| if dtype.is_float() { bound } else { bound.trunc() });
         let exponents = Tensor::linspace(start, end, steps, (DType::F64, options.device))?;
-        let numbers = crate::no_grad(|| exponents.rpow(base)?.to_dtype(options.dtype_or(DType::F32)))?;
+        let numbers = crate::no_grad(|| exponents.rpow(base)?.to_dtype(dtype))?;
         numbers.requires_grad_(options.requires_grad)
     }
 }

@@ -1,4 +1,4 @@
-//! Determinants: `det`, `slogdet`.
+//! Determinants: `det`, `slogdet`, `logdet`.
 
 use kiln_backend::Result;
 use kiln_derive::located;
@@ -75,4 +75,15 @@ pub fn slogdet(a: &Tensor) -> Result<(Tensor, Tensor)> {
         })?;
         Ok((sign, log_abs))
     })
+}
+
+/// The logarithms of determinants, `[…]`: `-inf` of singular matrices, NaN where the determinant is negative
+/// (<https://docs.pytorch.org/docs/stable/generated/torch.logdet.html>).
+///
+/// # Errors
+/// Those of [`det`].
+#[located]
+pub fn logdet(a: &Tensor) -> Result<Tensor> {
+    let (sign, log_abs) = slogdet(a).map_err(|error| error.of_op("logdet"))?;
+    sign.detach().lt(0.0)?.where_cond(f64::NAN, &log_abs)
 }

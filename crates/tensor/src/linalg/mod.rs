@@ -26,14 +26,21 @@ mod factor;
 mod factorizations;
 mod least_squares;
 mod norms;
+mod products;
 mod solve;
 mod spectral;
 
-pub use determinant::{det, slogdet};
+pub use determinant::{det, logdet, slogdet};
 pub use factorizations::{QrMode, cholesky, qr};
-pub use least_squares::{Lstsq, Tolerance, lstsq, lstsq_with, matrix_rank, matrix_rank_with, pinv, pinv_with};
-pub use norms::{MatrixNorm, cond, cond_with, matrix_norm, matrix_norm_with, matrix_power};
-pub use solve::{Triangular, inv, solve, solve_right, solve_triangular};
+pub use least_squares::{
+    Lstsq, Tolerance, lstsq, lstsq_with, matrix_rank, matrix_rank_hermitian, matrix_rank_with, pinv, pinv_hermitian,
+    pinv_with,
+};
+pub use norms::{MatrixNorm, cond, cond_with, matrix_norm, matrix_norm_with, matrix_power, norm};
+pub use products::{matrix_exp, multi_dot};
+pub use solve::{
+    Triangular, cholesky_inverse, cholesky_solve, inv, solve, solve_right, solve_triangular, tensorinv, tensorsolve,
+};
 pub use spectral::{eigh, eigvalsh, svd, svdvals};
 
 use kiln_backend::{DType, Error, Result};

@@ -1,4 +1,4 @@
-//! Norms, condition numbers and powers of matrices: `matrix_norm`, `cond`, `matrix_power`.
+//! Norms, condition numbers and powers of matrices: `norm`, `matrix_norm`, `cond`, `matrix_power`.
 
 use kiln_backend::{Dim, Error, Result};
 use kiln_derive::located;
@@ -90,6 +90,26 @@ fn norm_of(op: &'static str, a: &Tensor, ord: MatrixNorm, dims: [i64; 2], keepdi
         }
         norm.unsqueeze(rows.min(columns))?.unsqueeze(rows.max(columns))
     })
+}
+
+/// The norms of vectors along one dimension, or of matrices along two. Without dimensions, the tensor is one vector or matrix;
+/// without `ord` as well it is one vector, whatever its shape. Without `ord`, the norm is the root of the sum of squares
+/// (<https://docs.pytorch.org/docs/stable/generated/torch.linalg.norm.html>).
+///
+/// # Errors
+/// If there are more dimensions, or a tensor of more dimensions with an `ord`, and those of [`Tensor::norm`] and
+/// [`matrix_norm`].
+#[located]
+pub fn norm(a: &Tensor, ord: Option<MatrixNorm>, dims: &[i64], keepdim: bool) -> Result<Tensor> {
+    const OP: &str = "norm";
+    let of_vectors = |p: f64| if keepdim { a.norm_keepdim(p, dims) } else { a.norm(p, dims) };
+    match (ord, if dims.is_empty() { a.rank() } else { dims.len() }) {
+        (None, _) => of_vectors(2.0),
+        (Some(MatrixNorm::P(p)), 1) => of_vectors(p),
+        (Some(ord), 2) if dims.is_empty() => norm_of(OP, a, ord, [-2, -1], keepdim),
+        (Some(ord), 2) => norm_of(OP, a, ord, [dims[0], dims[1]], keepdim),
+        _ => Err(Error::shape(OP, "vectors or matrices, for which this order is", a.shape())),
+    }
 }
 
 /// The condition numbers of matrices `[…, m, n]`, `[…]`: the largest singular value divided by the smallest one

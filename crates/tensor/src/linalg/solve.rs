@@ -1,6 +1,6 @@
-//! Linear systems: `solve`, `solve_triangular`, `inv`.
+//! Linear systems: `solve`, `solve_triangular`, `cholesky_solve`, `inv`, `cholesky_inverse`.
 
-use kiln_backend::{Error, Result, Shape};
+use kiln_backend::{Dim, Error, Result, Shape};
 use kiln_derive::located;
 use smallvec::smallvec;
 
@@ -180,4 +180,69 @@ pub(super) fn triangular(a: &Tensor, b: &Tensor, system: Triangular) -> Result<T
 /// `x` with `x a = b`, for a triangular `a`.
 pub(super) fn triangular_right(a: &Tensor, b: &Tensor, system: Triangular) -> Result<Tensor> {
     triangular(&a.mt()?, &b.mt()?, system.transposed())?.mt()
+}
+
+/// `x` with `l lᵀ x = b`, for the lower triangular `l` of [`cholesky`](super::cholesky), `[…, n, n]`, and `b` `[…, n, k]`;
+/// batches broadcast (<https://docs.pytorch.org/docs/stable/generated/torch.cholesky_solve.html>). Only the lower triangle is
+/// read, and has a gradient.
+///
+/// # Errors
+/// Those of [`solve_triangular`].
+#[located]
+pub fn cholesky_solve(b: &Tensor, l: &Tensor) -> Result<Tensor> {
+    let of_op = |error: Error| error.of_op("cholesky_solve");
+    let y = solve_triangular(l, b, Triangular::lower()).map_err(of_op)?;
+    solve_triangular(&l.mt()?, &y, Triangular::upper()).map_err(of_op)
+}
+
+/// The inverses of `l lᵀ`, for the lower triangular `l` of [`cholesky`](super::cholesky), `[…, n, n]`
+/// (<https://docs.pytorch.org/docs/stable/generated/torch.cholesky_inverse.html>).
+///
+/// # Errors
+/// Those of [`cholesky_solve`].
+#[located]
+pub fn cholesky_inverse(l: &Tensor) -> Result<Tensor> {
+    let n = square("cholesky_inverse", l)?;
+    cholesky_solve(&Tensor::eye([n], l.options().requires_grad(false))?, l)
+}
+
+/// The inverse of the map that a tensor is, whose first `split` dimensions have as many elements as the others:
+/// `tensorinv(a, 2).tensordot(&b, 2)` is `x` with `a.tensordot(&x, 2)` equal to `b`
+/// (<https://docs.pytorch.org/docs/stable/generated/torch.linalg.tensorinv.html>).
+///
+/// # Errors
+/// If the dimensions cannot be split so, and those of [`inv`].
+#[located]
+pub fn tensorinv(a: &Tensor, split: usize) -> Result<Tensor> {
+    const OP: &str = "tensorinv";
+    let (first, second) = a.dims().split_at_checked(split).unwrap_or_default();
+    let n: usize = first.iter().product();
+    if first.is_empty() || n != second.iter().product::<usize>() {
+        let expected = format!("as many elements in the first {split} dimensions as in the others");
+        return Err(Error::shape(OP, expected, a.shape()));
+    }
+    inv(&a.reshape([n, n])?).map_err(|error| error.of_op(OP))?.reshape([second, first].concat())
+}
+
+/// `x` with `a.tensordot(&x, x.rank())` equal to `b`, whose shape is that of the first dimensions of `a`; `dims` of `a`, if
+/// given, are moved behind all others first
+/// (<https://docs.pytorch.org/docs/stable/generated/torch.linalg.tensorsolve.html>).
+///
+/// # Errors
+/// If the other dimensions of `a` have more or fewer elements than `b`, a dimension is out of range or named twice, and those
+/// of [`solve`].
+#[located]
+pub fn tensorsolve(a: &Tensor, b: &Tensor, dims: &[i64]) -> Result<Tensor> {
+    const OP: &str = "tensorsolve";
+    let last: Vec<usize> = dims.iter().map(|dim| dim.resolve(OP, a.rank())).collect::<Result<_>>()?;
+    let first = (0..a.rank()).filter(|dim| !last.contains(dim));
+    let a = a.permute(first.chain(last.iter().copied()).collect::<Vec<_>>())?;
+    let shape = a.dims().get(b.rank()..).unwrap_or_default();
+    let n = b.numel();
+    if shape.iter().product::<usize>() != n || a.numel() != n * n {
+        let expected = "as many elements of the right side as in the last dimensions of the left one";
+        return Err(Error::shapes(OP, a.shape(), b.shape(), expected));
+    }
+    let x = solve(&a.reshape([n, n])?, &b.reshape([n])?).map_err(|error| error.of_op(OP))?;
+    x.reshape(shape)
 }

@@ -5,7 +5,10 @@ use kiln_backend::{DType, Dim, Error, Result};
 use kiln_derive::located;
 
 use super::{check, pad::PadMode, rhs::Rhs};
-use crate::{autograd::no_grad, tensor::Tensor};
+use crate::{
+    autograd::{no_grad, record},
+    tensor::Tensor,
+};
 
 #[located]
 impl Tensor {
@@ -41,7 +44,8 @@ impl Tensor {
         self.masked_fill(&named.reshape(shape)?, value)
     }
 
-    /// A copy in which slice `index[i]` along `dim` is slice `i` of `source`. If an index occurs twice, the last one counts
+    /// A copy in which slice `index[i]` along `dim` is slice `i` of `source`. If an index occurs twice, the last one counts,
+    /// and the gradient goes to each of them, as in PyTorch
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.Tensor.index_copy.html>).
     ///
     /// # Errors
@@ -63,7 +67,21 @@ impl Tensor {
         }
         let mut shape = vec![1; self.rank()];
         shape[dim] = index.numel();
-        self.scatter(dim, &index.reshape(shape)?.expand(source.dims())?, source)
+        let out = no_grad(|| self.scatter(dim, &index.reshape(&shape[..])?.expand(source.dims())?, source))?;
+        let copied = *source.shape();
+        record(out, "IndexCopyBackward0", &[self, source], &[&index], move |ctx| {
+            let (grad, index) = (ctx.grad()?, ctx.saved(0)?);
+            // Where there is nothing to copy, the index has not been looked at.
+            let is_empty = grad.numel() == 0 || copied.numel() == 0;
+            Ok(smallvec::smallvec![
+                ctx.when(0, || if is_empty { Ok(grad.clone()) } else { grad.index_fill(dim, &index, 0) })?,
+                ctx.when(1, || if is_empty {
+                    Tensor::zeros(copied, grad.options())
+                } else {
+                    grad.index_select(dim, &index)
+                })?
+            ])
+        })
     }
 
     /// The dimension, and the index as a vector of `i64`.

@@ -143,7 +143,7 @@ impl Tensor {
         let out = self.combined(ScatterMode::Mul, dim, index, src)?;
         let result = out.clone();
         let saved = [index, self, src, &result];
-        record(out, "ScatterReduceBackward0", &[self, src], &saved, move |ctx| {
+        let out = record(out, "ScatterReduceBackward0", &[self, src], &saved, move |ctx| {
             let (grad, index) = (ctx.grad()?, ctx.saved(0)?);
             let (x, src, out) = (ctx.saved(1)?, ctx.saved(2)?, ctx.saved(3)?);
             // The product of the others: at 0, with 1 in its place.
@@ -170,7 +170,8 @@ impl Tensor {
                 alone.where_cond(&at_zero, &elsewhere)
             })?;
             Ok(smallvec::smallvec![own, of_src])
-        })
+        })?;
+        Ok(out.noted("scatter_prod", &[self, index, src], || [("dim", dim.into())]))
     }
 
     fn extremes_by_index(

@@ -109,7 +109,10 @@ fn norm_of(x: &Tensor, p: f64, dims: &[usize]) -> Result<Tensor> {
     } else if p == f64::NEG_INFINITY {
         size.amin_keepdim(dims)
     } else {
-        sum(size.pow(p)?)?.pow(1.0 / p)
+        // The root has no finite slope at 0, which gradients of gradients would multiply by 0.
+        let total = sum(size.pow(p)?)?;
+        let zero = no_grad(|| total.eq(0))?;
+        zero.where_cond(0.0, &zero.where_cond(1.0, &total)?.pow(1.0 / p)?)
     }
 }
 
@@ -134,7 +137,8 @@ fn gradient(x: &Tensor, norm: &Tensor, grad: &Tensor, p: f64) -> Result<Tensor> 
         return slope.mul(&grad.mul(&norm.pow(1.0 - p)?)?.masked_fill(&at_zero, 0)?);
     }
     let slope = sign.mul(&x.abs()?.pow(p - 1.0)?)?;
-    slope.mul(&grad.div(&norm.pow(p - 1.0)?)?.masked_fill(&at_zero, 0)?)
+    let divisor = at_zero.where_cond(1.0, norm)?.pow(p - 1.0)?;
+    slope.mul(&grad.div(&divisor)?.masked_fill(&at_zero, 0)?)
 }
 
 #[cfg(all(test, feature = "cpu"))]

@@ -35,9 +35,11 @@ pub struct Case {
     /// none.
     pub second_cotangents: Vec<Option<Tensor>>,
     pub second_grads: Vec<Option<Tensor>>,
-    /// In half precision, the outputs and gradients that PyTorch computes in f64 from the same inputs.
+    /// In half precision, and of linear algebra among all samples, the outputs, gradients and gradients of gradients that
+    /// PyTorch computes in f64 from the same inputs.
     pub exact_outputs: Vec<Option<Tensor>>,
     pub exact_grads: Vec<Option<Tensor>>,
+    pub exact_second_grads: Vec<Option<Tensor>>,
     /// What Kiln does not have and the case needs; then it has no tensors.
     pub lacks: Option<String>,
 }
@@ -49,7 +51,7 @@ impl Case {
         let args = Args::new(case["args"].clone());
         let (inputs, outputs, exact_outputs) = (Vec::new(), Vec::new(), Vec::new());
         let (cotangents, grads, exact_grads) = (Vec::new(), Vec::new(), Vec::new());
-        let (second_cotangents, second_grads) = (Vec::new(), Vec::new());
+        let (second_cotangents, second_grads, exact_second_grads) = (Vec::new(), Vec::new(), Vec::new());
         Case {
             name,
             op,
@@ -62,6 +64,7 @@ impl Case {
             second_grads,
             exact_outputs,
             exact_grads,
+            exact_second_grads,
             lacks,
         }
     }
@@ -97,6 +100,7 @@ pub fn cases(file: &str) -> Vec<Case> {
                 lacks,
                 exact_outputs: (0..outputs.len()).map(|i| get("ref_out", i)).collect(),
                 exact_grads: (0..inputs.len()).map(|i| get("ref_grad", i)).collect(),
+                exact_second_grads: (0..inputs.len()).map(|i| get("ref_second", i)).collect(),
                 cotangents: (0..outputs.len()).map(|i| get("cotangent", i)).collect(),
                 grads: (0..inputs.len()).map(|i| get("grad", i)).collect(),
                 second_cotangents: (0..inputs.len()).map(|i| get("second_cotangent", i)).collect(),

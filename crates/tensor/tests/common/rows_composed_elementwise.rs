@@ -43,6 +43,16 @@ macro_rules! composed_elementwise_rows {
                 golden |x, _a| x[0].signbit()?;
                 random |x, _y, _r| one_of(x.signbit());
             }
+            nextafter {
+                golden |x, _a| x[0].nextafter(&x[1])?;
+                gradient PAIRS Distinct |x| x[0].nextafter(&x[1]);
+                random |x, y, _r| one_of(x.nextafter(y));
+            }
+            ndtr {
+                golden |x, _a| x[0].ndtr()?;
+                gradient ANY Any |x| x[0].ndtr();
+                random |x, _y, _r| one_of(x.ndtr());
+            }
             heaviside {
                 golden |x, _a| x[0].heaviside(&x[1])?;
                 random |x, y, _r| one_of(x.heaviside(y));

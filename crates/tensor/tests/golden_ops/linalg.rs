@@ -7,10 +7,7 @@ use kiln_tensor::{
     no_grad,
 };
 
-use crate::{
-    common::args::Args,
-    suite::{Miss, lacks},
-};
+use crate::common::args::Args;
 
 /// Columns, and the rows that belong to them, with a sign that does not depend on the algorithm.
 fn oriented(columns: &Tensor, rows: &Tensor) -> Result<(Tensor, Tensor)> {
@@ -53,6 +50,11 @@ fn lower(a: &Tensor, args: &Args) -> Result<Tensor> {
     if args.text("UPLO") == Some("U") { a.mt() } else { Ok(a.clone()) }
 }
 
+/// The lower triangular factor.
+fn lower_factor(factor: &Tensor, args: &Args) -> Result<Tensor> {
+    if args.flag("upper") { factor.mt() } else { Ok(factor.clone()) }
+}
+
 fn order(args: &Args, name: &str) -> Option<MatrixNorm> {
     match args.get(name)?.as_str() {
         Some("fro") => Some(MatrixNorm::Frobenius),
@@ -61,16 +63,8 @@ fn order(args: &Args, name: &str) -> Option<MatrixNorm> {
     }
 }
 
-fn tolerance(args: &Args) -> Result<Tolerance, Miss> {
-    if args.flag("hermitian") {
-        return Err(lacks("hermitian"));
-    }
-    for name in ["atol", "rtol"] {
-        if args.text(name).is_some_and(|text| text.starts_with("in")) {
-            return Err(lacks("a tolerance for each matrix"));
-        }
-    }
-    Ok(Tolerance { atol: args.float("atol"), rtol: args.float("rtol").or(args.float("rcond")) })
+fn tolerance(x: &[Tensor], args: &Args) -> Tolerance {
+    Tolerance { atol: args.operand("atol", x), rtol: args.operand("rtol", x).or(args.operand("rcond", x)) }
 }
 
 /// What `pinv` is of: in OpInfo's variant `singular`, a product.
@@ -90,6 +84,8 @@ table! {
         let l = linalg::cholesky(&x[0])?;
         if a.flag("upper") { l.mt()? } else { l }
     };
+    cholesky_inverse => |x, a| linalg::cholesky_inverse(&lower_factor(&x[0], a)?)?;
+    cholesky_solve => |x, a| linalg::cholesky_solve(&x[0], &lower_factor(&x[1], a)?)?;
     cond => |x, a| match order(a, "p") {
         None => linalg::cond(&x[0])?,
         Some(p) => linalg::cond_with(&x[0], p)?,
@@ -98,6 +94,7 @@ table! {
     eigh => |x, a| eigenvectors(&lower(&x[0], a)?)?;
     eigvalsh => |x, a| linalg::eigvalsh(&lower(&x[0], a)?)?;
     inv => |x, _a| linalg::inv(&x[0])?;
+    logdet => |x, _a| linalg::logdet(&x[0])?;
     lstsq => |x, a| {
         let _ = a.text("driver");
         match a.float("rcond") {
@@ -111,8 +108,17 @@ table! {
         let dims = [dims.first().copied().unwrap_or(-2), dims.get(1).copied().unwrap_or(-1)];
         linalg::matrix_norm_with(&x[0], ord, dims, a.flag("keepdim"))?
     };
-    matrix_rank => |x, a| linalg::matrix_rank_with(&x[0], tolerance(a)?)?;
-    pinv => |x, a| linalg::pinv_with(&matrix(x, a)?, tolerance(a)?)?;
+    matrix_exp => |x, _a| linalg::matrix_exp(&x[0])?;
+    matrix_rank => |x, a| match a.flag("hermitian") {
+        true => linalg::matrix_rank_hermitian(&x[0], tolerance(x, a))?,
+        false => linalg::matrix_rank_with(&x[0], tolerance(x, a))?,
+    };
+    linalg_norm => |x, a| linalg::norm(&x[0], order(a, "ord"), &a.ints("dim"), a.flag("keepdim"))?;
+    multi_dot => |x, _a| linalg::multi_dot(&x.iter().collect::<Vec<_>>())?;
+    pinv => |x, a| match a.flag("hermitian") {
+        true => linalg::pinv_hermitian(&x[0], tolerance(x, a))?,
+        false => linalg::pinv_with(&matrix(x, a)?, tolerance(x, a))?,
+    };
     qr => |x, a| orthogonal(&x[0], a.text("mode"))?;
     slogdet => |x, _a| linalg::slogdet(&x[0])?;
     solve => |x, a| if left(a) { linalg::solve(&x[0], &x[1])? } else { linalg::solve_right(&x[0], &x[1])? };
@@ -126,4 +132,6 @@ table! {
         singular_vectors(&x[0], full)?
     };
     svdvals => |x, _a| linalg::svdvals(&x[0])?;
+    tensorinv => |x, a| linalg::tensorinv(&x[0], a.size("ind").unwrap_or(2))?;
+    tensorsolve => |x, a| linalg::tensorsolve(&x[0], &x[1], &a.ints("dims"))?;
 }

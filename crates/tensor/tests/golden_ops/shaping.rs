@@ -97,6 +97,13 @@ table! {
         let step = a.scalar("step").unwrap_or(Scalar::Int(1));
         Tensor::arange_step(start.unwrap_or(Scalar::Int(0)), end.unwrap(), step, options(a))?
     };
+    logspace => |x, a| {
+        let value = |tensor: &Tensor| tensor.item::<f64>().unwrap();
+        let bound = |name: &str| a.tensor(name, x).map(value).or_else(|| a.float(name));
+        let start = bound("start").or_else(|| bound("input")).unwrap_or_else(|| value(&x[0]));
+        let end = bound("end").unwrap();
+        Tensor::logspace(start, end, a.size("steps").unwrap(), a.float("base").unwrap_or(10.0), options(a))?
+    };
     linspace => |x, a| {
         let start = a.operand("start", x).or(a.operand("input", x)).or(x.first().map(Into::into)).unwrap();
         let end = a.operand("end", x).unwrap();

@@ -169,11 +169,12 @@ pub fn outcome(case: &Case, call: Call) -> Outcome {
     }
 }
 
-/// What differs between two results, of which half-precision ones may have other rounding errors than PyTorch's.
+/// What differs between two results. With a reference in `f64`, they may have other rounding errors than PyTorch's.
 fn difference(got: &Tensor, want: &Tensor, exact: Option<&Tensor>) -> Option<String> {
     match exact {
         Some(exact) if want.dtype().size() == 2 => compare::worse(got, want, exact),
-        _ => compare::difference(got, want),
+        Some(exact) => compare::difference(got, want).and_then(|_| compare::worse(got, want, exact)),
+        None => compare::difference(got, want),
     }
 }
 
@@ -271,7 +272,7 @@ fn second_difference(case: &Case, leaves: &[&Tensor], grads: Vec<Option<Tensor>>
     for ((&i, found), leaf) in wanted.iter().zip(found).zip(leaves) {
         let Some(want) = &case.second_grads[i] else { continue };
         let found = found.map_or_else(|| leaf.zeros_like(), Ok)?;
-        if let Some(difference) = difference(&found, want, None) {
+        if let Some(difference) = difference(&found, want, case.exact_second_grads[i].as_ref()) {
             return Ok(Some(format!("second derivative of input {i}: {difference}")));
         }
     }

@@ -35,6 +35,15 @@ const POLES: &str = "at poles of the polygamma functions infinity, where PyTorch
                      large negative numbers in f32 that sine costs it 4 digits";
 const BESSEL: &str = "at infinity the limit, infinity, where PyTorch divides infinity by infinity";
 
+const TRIANGLE: &str = "the triangle that is not read has no gradient; PyTorch's formula fills it";
+const LIMITS: &str = "at infinity, and in PyTorch wherever the exponential of a difference overflows, its formula divides infinity by \
+                      infinity; here it is the limit, 0";
+const JUMPS: &str = "0 where the slope is 1 or -1 on both sides; PyTorch differentiates a quotient that is constant, and has what \
+                     rounding leaves, or NaN";
+const SERIES: &str =
+    "the terms cancel near 0: here they are computed in f64, or by a series, with the limit at 0 where PyTorch has NaN";
+const ROUNDED: &str = "PyTorch rounds the product with a number to half precision in between";
+
 /// Among the cases that are checked in; each is used.
 pub const UNLIKE: &[Unlike] = unlike! {
     "mse_loss" "mse_loss_broadcast_mean" "refused": "a target of another shape is almost always a mistake";
@@ -112,5 +121,13 @@ pub const UNLIKE_SAMPLES: &[Unlike] = unlike! {
     "lgamma" "*" "second derivative": POLES;
     "mvlgamma" "*" "second derivative": POLES;
     "polygamma" "float32*" "element": POLES;
+    "addcdiv" "float*" "gradient of input 2": ROUNDED;
+    "cholesky_inverse" "*" "gradient": TRIANGLE;
+    "cholesky_solve" "*" "gradient of input 1": TRIANGLE;
+    "copysign" "*" "second derivative": JUMPS;
+    "float_power" "*" "second derivative": INFINITE;
+    "logaddexp" "*" "second derivative": LIMITS;
+    "sinc" "*" "second derivative": SERIES;
+    "sinc" "float32*" "gradient": SERIES;
     "elu" "*" "gradient": "at NaN, PyTorch's gradient is NaN in whole vectors and the incoming one in what is left over; here NaN";
 };
