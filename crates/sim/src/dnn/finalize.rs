@@ -76,38 +76,53 @@ fn operation(of: &Record, [x, w, y, rule]: [u32; 4]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The sums' extents divide those of what is summed. Anything else is only refused by the engines.
+/// The sums' extents divide those of what is summed. Anything else is only refused by the engines, a reduction of nothing
+/// as well.
 fn reduction(of: &Record) -> Result<(), Refusal> {
-    let [x, y] = [of.part(1610)?.dims(), of.part(1611)?.dims()];
+    let [x, y] = [1610, 1611].map(|tensor| of.parts(tensor).first().map_or(&[][..], |tensor| tensor.dims()));
     let fits = x.len() == y.len() && x.iter().zip(y).all(|(x, y)| *y > 0 && x % y == 0);
     require(fits, "sums of extents that do not divide those of what is summed")
 }
 
-/// An element-wise operation's operands and output have as many dimensions. Operands that do not broadcast to the output
-/// are only refused by the engines.
+/// An element-wise operation's operands and output have as many dimensions: none, if all of them are missing. Operands that
+/// do not broadcast to the output are only refused by the engines.
 fn pointwise(of: &Record) -> Result<(), Refusal> {
     // In the enum, modes of one operand come after those of two, and before gradients.
     let count = if (10..200).contains(&of.number_in(750, 0, 0)) { 1 } else { 2 };
     let (reads, to) = operands(of);
-    let rank = of.part(to)?.dims().len();
-    for operand in &reads[..count] {
-        require(of.part(*operand)?.dims().len() == rank, "operands and output differ in their dimensions")?;
-    }
-    Ok(())
+    let rank = |tensor: u32| of.parts(tensor).first().map_or(0, |tensor| tensor.dims().len());
+    let alike = reads[..count].iter().all(|operand| rank(*operand) == rank(to));
+    require(alike, "operands and output differ in their dimensions")
 }
 
-/// Each tensor of a graph is written once, and before it is read.
+/// Each tensor of a graph is written once, and no cycle can be reached from an operation that needs no other. The number -1
+/// is none for element-wise operations; convolutions take it for a number, and as that of tensors without one.
 fn graph(graph: &Record) -> Result<(), Refusal> {
-    let mut written = Vec::new();
-    for operation in graph.parts(801) {
-        let (reads, target) = operands(operation);
-        let uid = |attribute: u32| operation.part(attribute).ok().and_then(Record::uid);
-        let target = uid(target);
-        let again = written.contains(&target) || reads.into_iter().any(|read| uid(read) == target);
-        require(target.is_none() || !again, "the operations make no graph without cycles")?;
-        written.push(target);
+    let operations = graph.parts(801);
+    let convolves = |of: &Record| convolution_attributes(of.kind).is_some();
+    let uid = |of: &Record, attribute: u32| {
+        let uid = of.part(attribute).map_or(-1, |tensor| tensor.uid().unwrap_or(-1));
+        (convolves(of) || uid != -1).then_some(uid)
+    };
+    let targets: Vec<_> = operations.iter().map(|of| uid(of, operands(of).1)).collect();
+    let all = || 0..operations.len();
+    let again = all().any(|i| targets[i].is_some() && targets[..i].contains(&targets[i]));
+    // Whether one operation reads what another writes.
+    let follows = |later: usize, first: usize| {
+        let of = &operations[later];
+        targets[first].is_some() && operands(of).0.iter().any(|read| uid(of, *read) == targets[first])
+    };
+    let mut reached: Vec<_> = all().filter(|i| !all().any(|first| follows(*i, first))).collect();
+    let mut cycles = reached.is_empty();
+    for _ in all() {
+        reached = all().filter(|i| reached.iter().any(|first| follows(*i, *first))).collect();
     }
-    require(!written.is_empty(), "a graph of nothing")
+    cycles |= !reached.is_empty();
+    require(
+        !again && (!cycles || operations.len() == 1 && convolves(&operations[0])),
+        "the operations make no graph without cycles",
+    )?;
+    require(!operations.is_empty(), "a graph of nothing")
 }
 
 /// Checks a single descriptor when it is finalized.

@@ -50,8 +50,8 @@ impl Step {
             return Err(unsupported("sums of a tensor without memory, or another one between operations"));
         }
         let to = to.map_or(Ok(value), |to| operation.part(to))?;
-        if value.dims() != to.dims() {
-            return Err(unsupported("operations of different extents"));
+        if value.dims() != to.dims() || to.uid().is_none() {
+            return Err(unsupported("operations of different extents, or a result without a number"));
         }
         Ok((step, other.map(Image::new).transpose()?, to))
     }

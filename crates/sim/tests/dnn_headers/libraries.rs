@@ -93,6 +93,10 @@ pub struct Asked<'a> {
     /// Whether everything has been finalized so far.
     pub whole: bool,
     pub device: usize,
+    /// A mistake to make: after so many uses of descriptors, one is destroyed just before it is used.
+    pub destroyed_before: Option<u64>,
+    /// The status of the call that used the destroyed descriptor.
+    pub misused: Option<u32>,
 }
 
 impl Drop for Asked<'_> {
@@ -107,7 +111,8 @@ impl Drop for Asked<'_> {
 impl<'a> Asked<'a> {
     /// Nothing has been asked for yet; graphs are for this device.
     pub fn new(of: &'a Functions, device: usize) -> Asked<'a> {
-        Asked { of, made: Vec::new(), answers: Vec::new(), whole: true, device }
+        let (made, answers) = (Vec::new(), Vec::new());
+        Asked { of, made, answers, whole: true, device, destroyed_before: None, misused: None }
     }
 
     /// A description of one of the devices of the table of plans.
@@ -128,19 +133,57 @@ impl<'a> Asked<'a> {
         desc
     }
 
+    /// Calls the library with descriptors, one of which has just been destroyed if it is time for that mistake.
+    fn using(&mut self, used: &[usize], call: impl FnOnce(&Functions) -> u32) -> u32 {
+        let late = self.destroyed_before.and_then(|uses| uses.checked_sub(1));
+        if self.destroyed_before.take() != Some(0) {
+            self.destroyed_before = late;
+            return call(self.of);
+        }
+        let victim = used[self.made.len() % used.len()];
+        self.made.retain(|desc| *desc != victim);
+        // SAFETY: made by this library and not destroyed yet. What uses it now must not: the real library is only asked
+        // in a process of its own.
+        unsafe { (self.of.destroy)(victim) };
+        let status = call(self.of);
+        self.misused = Some(status);
+        status
+    }
+
     pub fn set<T: std::fmt::Debug>(&mut self, desc: usize, attribute: u32, kind: u32, values: &[T]) {
         // SAFETY: there are as many values as are said.
-        let status = unsafe { (self.of.set)(desc, attribute, kind, values.len() as i64, values.as_ptr().cast()) };
-        let values = if kind == DESCRIPTOR { String::new() } else { format!("{values:?}") };
-        self.answers.push((format!("set {attribute} of type {kind} to {values}"), status.into()));
+        let set =
+            |of: &Functions| unsafe { (of.set)(desc, attribute, kind, values.len() as i64, values.as_ptr().cast()) };
+        let status = self.using(&[desc], set);
+        self.answers.push((format!("set {attribute} of type {kind} to {values:?}"), status.into()));
+    }
+
+    /// Sets an attribute to other descriptors.
+    pub fn set_parts(&mut self, desc: usize, attribute: u32, parts: &[usize]) {
+        let (count, values) = (parts.len() as i64, parts.as_ptr().cast());
+        // SAFETY: there are as many values as are said.
+        let set = |of: &Functions| unsafe { (of.set)(desc, attribute, DESCRIPTOR, count, values) };
+        let status = self.using(&[&[desc], parts].concat(), set);
+        self.answers.push((format!("set {attribute} to {count} descriptors"), status.into()));
     }
 
     pub fn finalize(&mut self, what: &str, desc: usize) -> bool {
         // SAFETY: a descriptor.
-        let status = unsafe { (self.of.finalize)(desc) };
+        let status = self.using(&[desc], |of| unsafe { (of.finalize)(desc) });
         self.answers.push((format!("finalize {what}"), status.into()));
         self.whole &= status == 0;
         status == 0
+    }
+
+    /// Destroys a descriptor, unless that has been done.
+    pub fn destroy(&mut self, desc: usize) {
+        if !self.made.contains(&desc) {
+            return;
+        }
+        // SAFETY: made by this library and not destroyed yet.
+        let status = self.using(&[desc], |of| unsafe { (of.destroy)(desc) });
+        self.made.retain(|one| *one != desc);
+        self.answers.push(("destroy".into(), status.into()));
     }
 }
 

@@ -11,7 +11,9 @@ mod devices;
 #[path = "../../../cuda/src/described/stub.rs"]
 mod stub;
 
+mod destroyed;
 mod libraries;
 mod numbers;
 mod plan_texts;
 mod random_graphs;
+mod small_graphs;

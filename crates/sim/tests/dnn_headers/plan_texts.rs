@@ -8,9 +8,9 @@ fn plan_text(asked: &mut Asked, fused: bool, direction: usize) -> Vec<u8> {
     let graph = plain_graph(asked, fused, direction);
     for mode in [3, 2] {
         let heuristic = asked.create(4);
-        asked.set(heuristic, 201, DESCRIPTOR, &[graph]);
+        asked.set_parts(heuristic, 201, &[graph]);
         asked.set(heuristic, 200, HEURISTIC_MODE, &[mode]);
-        asked.set(heuristic, 204, DESCRIPTOR, &[asked.device]);
+        asked.set_parts(heuristic, 204, &[asked.device]);
         assert!(asked.finalize("a heuristic", heuristic), "{:?}", asked.answers);
         let mut returned = 0;
         let mut configs = [(); 8].map(|()| asked.create(3));
@@ -18,8 +18,8 @@ fn plan_text(asked: &mut Asked, fused: bool, direction: usize) -> Vec<u8> {
         unsafe { (asked.of.get)(heuristic, 202, DESCRIPTOR, 8, &raw mut returned, configs.as_mut_ptr().cast()) };
         for config in &configs[..returned as usize] {
             let plan = asked.create(5);
-            asked.set(plan, 401, DESCRIPTOR, &[*config]);
-            asked.set(plan, 407, DESCRIPTOR, &[asked.device]);
+            asked.set_parts(plan, 401, &[*config]);
+            asked.set_parts(plan, 407, &[asked.device]);
             if asked.finalize("a plan", plan) {
                 return text_of(asked, plan);
             }
@@ -72,7 +72,7 @@ fn plain_graph(asked: &mut Asked, fused: bool, direction: usize) -> usize {
     let between = [10, 11].map(|uid| fused.then(|| tensor(asked, uid, [2, 24, 9, 8], 0, true)));
     let operation = asked.create(kind);
     for (attribute, part) in [(to_x, x), (to_w, w), (to_y, between[0].unwrap_or(y)), (to_rule, rule)] {
-        asked.set(operation, attribute, DESCRIPTOR, &[part]);
+        asked.set_parts(operation, attribute, &[part]);
     }
     asked.set(operation, alpha, FLOAT, &[1.0f32]);
     asked.set(operation, beta, FLOAT, &[0.0f32]);
@@ -87,14 +87,14 @@ fn plain_graph(asked: &mut Asked, fused: bool, direction: usize) -> usize {
             asked.finalize("a pointwise rule", rule);
             let operation = asked.create(13);
             for (attribute, part) in [(750, Some(rule)), (751, Some(x)), (752, b), (753, Some(y))] {
-                part.into_iter().for_each(|part| asked.set(operation, attribute, DESCRIPTOR, &[part]));
+                part.into_iter().for_each(|part| asked.set_parts(operation, attribute, &[part]));
             }
             asked.finalize("a pointwise operation", operation);
             operations.push(operation);
         }
     }
     let graph = asked.create(15);
-    asked.set(graph, 801, DESCRIPTOR, &operations);
+    asked.set_parts(graph, 801, &operations);
     assert!(asked.finalize("a graph", graph), "{:?}", asked.answers);
     graph
 }
@@ -102,7 +102,7 @@ fn plain_graph(asked: &mut Asked, fused: bool, direction: usize) -> usize {
 /// What a library answers to a text as a plan for its device.
 fn status_of(asked: &mut Asked, text: &[u8]) -> u32 {
     let plan = asked.create(5);
-    asked.set(plan, 407, DESCRIPTOR, &[asked.device]);
+    asked.set_parts(plan, 407, &[asked.device]);
     asked.set(plan, 405, CHAR, text);
     // SAFETY: a descriptor.
     unsafe { (asked.of.finalize)(plan) }

@@ -7,10 +7,10 @@ use crate::libraries::{Asked, Functions, both};
 
 /// A generator of numbers, the same for both libraries (splitmix64).
 #[derive(Clone)]
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -18,12 +18,12 @@ impl Random {
         (mixed ^ (mixed >> 31)) % bound
     }
 
-    fn of<T: Copy>(&mut self, all: &[T]) -> T {
+    pub fn of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len() as u64) as usize]
     }
 
     /// True once in so many times.
-    fn once_in(&mut self, times: u64) -> bool {
+    pub fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
 }
@@ -31,11 +31,20 @@ impl Random {
 /// Whether a graph has something that the simulator has no engine for, though the real library may: tensors with gaps or of
 /// mixed orders, tensors without a number, other operations after a convolution than Kiln fuses to it.
 #[derive(Debug, Default)]
-struct Beyond(bool);
+pub struct Beyond(bool);
+
+/// Destroys some of these descriptors early: what they were set in keeps what it needs of them.
+fn spare(asked: &mut Asked, random: &mut Random, descs: &[usize]) {
+    for desc in descs {
+        if random.once_in(5) {
+            asked.destroy(*desc);
+        }
+    }
+}
 
 /// Asks one library for a random graph, with mistakes in about half of them. Returns what it proposes: `None` if the graph
 /// is not even valid.
-fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond) -> Option<bool> {
+pub fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond) -> Option<bool> {
     let mistakes = random.once_in(2);
     // One mistake in about four chances for it, where there are any.
     let slips = |random: &mut Random, chances: u64| mistakes && random.once_in(chances);
@@ -169,7 +178,7 @@ fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond) -> 
     }
     for (attribute, part) in [(to_x, tensors[0]), (to_w, tensors[1]), (to_y, tensors[2]), (to_rule, rule)] {
         if !slips(random, 30) {
-            asked.set(operation, attribute, DESCRIPTOR, &[part]);
+            asked.set_parts(operation, attribute, &[part]);
         }
     }
     for (attribute, value) in [(alpha, 1.0f32), (beta, random.of(&[0.0, 0.0, 1.0]))] {
@@ -179,7 +188,13 @@ fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond) -> 
             _ => asked.set(operation, attribute, FLOAT, &[value]),
         }
     }
+    // A virtual result is an operand of what comes next.
+    let mut parts = tensors.to_vec();
+    parts.retain(|part| Some(part) != between.first());
+    parts.push(rule);
+    spare(asked, random, &parts);
     asked.finalize("an operation", operation);
+    spare(asked, random, &parts);
     let mut operations = vec![operation];
     if !after.is_empty() {
         let mut channel_dims = [1, dims[result][1], 1, 1];
@@ -216,9 +231,10 @@ fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond) -> 
                 let operation = asked.create(22);
                 for (attribute, part) in [(1612, rule), (1610, end), (1611, channels)] {
                     if !slips(random, 40) {
-                        asked.set(operation, attribute, DESCRIPTOR, &[part]);
+                        asked.set_parts(operation, attribute, &[part]);
                     }
                 }
+                spare(asked, random, &[rule]);
                 asked.finalize("a reduction operation", operation);
                 operations.push(operation);
                 continue;
@@ -232,7 +248,10 @@ fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond) -> 
             beyond.0 |= mode != [0, 0, 100, 200][['b', 'z', 'r', 'g'].iter().position(|one| *one == step).unwrap()];
             let rule = asked.create(0);
             asked.set(rule, 0, POINTWISE_MODE, &[mode]);
-            if !slips(random, 20) {
+            if slips(random, 20) {
+                // Some engines of `f64` take such an operation, whose type is then `f32`.
+                beyond.0 |= compute == 1;
+            } else {
                 asked.set(rule, 1, DATA_TYPE, &[compute]);
             }
             asked.finalize("a pointwise rule", rule);
@@ -245,29 +264,36 @@ fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond) -> 
             let operation = asked.create(13);
             for (attribute, part) in [(750, rule)].into_iter().chain(parts) {
                 if !slips(random, 40) {
-                    asked.set(operation, attribute, DESCRIPTOR, &[part]);
+                    asked.set_parts(operation, attribute, &[part]);
                 }
             }
+            spare(asked, random, &[rule]);
             asked.finalize("a pointwise operation", operation);
             operations.push(operation);
         }
+        spare(asked, random, &[&flow[..], &[channels, like]].concat());
     }
     let graph = asked.create(15);
     if slips(random, 30) {
         operations.push(operations[0]);
     }
     if !slips(random, 30) {
-        asked.set(graph, 801, DESCRIPTOR, &operations);
+        asked.set_parts(graph, 801, &operations);
     }
+    spare(asked, random, &operations);
     if !asked.whole || !asked.finalize("a graph", graph) {
         return None;
     }
+    spare(asked, random, &operations);
     let mut any = false;
     for mode in [3, 2] {
         let heuristic = asked.create(4);
-        asked.set(heuristic, 201, DESCRIPTOR, &[graph]);
+        asked.set_parts(heuristic, 201, &[graph]);
+        if mode == 2 {
+            spare(asked, random, &[graph]);
+        }
         asked.set(heuristic, 200, HEURISTIC_MODE, &[mode]);
-        asked.set(heuristic, 204, DESCRIPTOR, &[asked.device]);
+        asked.set_parts(heuristic, 204, &[asked.device]);
         if asked.finalize("a heuristic", heuristic) {
             let (mut configs, mut returned) = ([0usize; 4], 0);
             configs.iter_mut().for_each(|config| *config = asked.create(3));
