@@ -71,7 +71,8 @@ pub fn are_deterministic_algorithms_enabled() -> bool {
 
 /// Sets whether cuDNN times its algorithms when it first meets a convolution, instead of using its heuristic: the first
 /// step takes longer, later ones may be faster. Also timed are fusions that cuDNN compiles at run time (the input gradient
-/// with the gradient of the ReLU below it), which takes seconds for each shape. Meant for sizes that do not change
+/// with the gradient of the ReLU below it), which takes seconds for each shape, and channels-last images of a few channels
+/// padded to what tensor cores read at once. Meant for sizes that do not change
 /// (<https://docs.pytorch.org/docs/stable/backends.html#torch.backends.cudnn.torch.backends.cudnn.benchmark>).
 pub fn set_convolution_benchmark(benchmark: bool) {
     BENCHMARK.store(benchmark, Ordering::Relaxed);

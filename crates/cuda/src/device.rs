@@ -17,6 +17,7 @@ use crate::{
     libs::{self, Driver, Libraries},
     memory::{Block, CudaBuffer, DeviceMemory},
     modules::Kernels,
+    ops::conv2d_padded::PaddedChannels,
     page_locked::Pages,
     params::{GeneratorState, Status},
     pinned::{Downloads, Record, Uploads},
@@ -69,6 +70,7 @@ pub(crate) struct Device {
     libraries: &'static Libraries,
     products: OnceLock<Lt>,
     convolutions: OnceLock<Dnn>,
+    pub(crate) padded_channels: PaddedChannels,
     /// Held while one of these is made.
     making: Mutex<()>,
     /// Why nothing that the device has computed can be trusted any more.
@@ -159,6 +161,7 @@ impl Device {
             libraries,
             products: OnceLock::new(),
             convolutions: OnceLock::new(),
+            padded_channels: PaddedChannels::default(),
             making: Mutex::new(()),
             distrusted: OnceLock::new(),
         })

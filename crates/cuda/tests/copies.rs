@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use child::{child, child_with_report};
+use child::{child, child_with_report, profiler};
 use kiln_backend::*;
 use kiln_cuda::CudaBackend;
 use parking_lot::Mutex;
@@ -302,16 +302,6 @@ fn child_uploads() {
             let want: Vec<f32> = batch(step, size).iter().map(|value| value + 1.0).collect();
             assert!(values(device, &**result) == want, "step {step}, {size} elements");
         }
-    }
-}
-
-/// Calls a function of the driver that takes nothing.
-fn profiler(name: &str) {
-    // SAFETY: the driver is loaded already; `cuProfilerStart` and `cuProfilerStop` take nothing and return a status.
-    unsafe {
-        let driver = libloading::Library::new("libcuda.so.1").unwrap();
-        let call = driver.get::<unsafe extern "C" fn() -> u32>(name.as_bytes()).unwrap();
-        assert_eq!(call(), 0, "{name}");
     }
 }
 

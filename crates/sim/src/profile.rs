@@ -118,6 +118,8 @@ pub struct Faults {
     /// Calls of cuDNN that are refused: `create`, `heuristic` and `search`, and the execution of convolutions,
     /// `forward`, `fused`, `data` and `filter`.
     pub no_convolutions: Vec<Refused>,
+    /// How many microseconds longer convolutions take whose images have rows of channels that do not fill 16 bytes.
+    pub slow_channels: u64,
 }
 
 /// A call of a library that is refused: `what[:which][=status]`.
@@ -201,8 +203,8 @@ impl Profile {
     /// `KILN_SIM_NO_VALUES`, `KILN_SIM_PTX`, `KILN_SIM_NO_JIT`, `KILN_SIM_NO_SASS`, `KILN_SIM_FAIL_ALLOCATION`,
     /// `KILN_SIM_FAIL_LAUNCH`, `KILN_SIM_FAIL_KERNEL`, `KILN_SIM_FAIL_RECORD`, `KILN_SIM_HANG_COLLECTIVE`,
     /// `KILN_SIM_HANG_FOREVER`, `KILN_SIM_NO_EPILOGUES` (numbers, with commas),
-    /// `KILN_SIM_CANDIDATES`, `KILN_SIM_NO_PRODUCTS`, `KILN_SIM_NO_CONVOLUTIONS` (as in `fused,data:1=5000`), `KILN_SIM_CUDA`
-    /// and `KILN_SIM_LAZY_MEMORY`, and by what the driver itself reads: `CUDA_CACHE_PATH`, `CUDA_CACHE_DISABLE`,
+    /// `KILN_SIM_CANDIDATES`, `KILN_SIM_NO_PRODUCTS`, `KILN_SIM_NO_CONVOLUTIONS` (as in `fused,data:1=5000`),
+    /// `KILN_SIM_SLOW_CHANNELS`, `KILN_SIM_CUDA` and `KILN_SIM_LAZY_MEMORY`, and by what the driver itself reads: `CUDA_CACHE_PATH`, `CUDA_CACHE_DISABLE`,
     /// `CUDA_DISABLE_PTX_JIT`.
     pub fn from_env() -> Self {
         let mut profile = Profile::default();
@@ -253,6 +255,8 @@ impl Profile {
         read("KILN_SIM_INIT", &mut init);
         let mut most_candidates = 0;
         read("KILN_SIM_CANDIDATES", &mut most_candidates);
+        let mut slow_channels = 0;
+        read("KILN_SIM_SLOW_CHANNELS", &mut slow_channels);
         let no_products = Refused::list("KILN_SIM_NO_PRODUCTS");
         let no_convolutions = Refused::list("KILN_SIM_NO_CONVOLUTIONS");
         let [allocation, launch, kernel, record, hang] = [allocation, launch, kernel, record, hang].map(Nth::new);
@@ -268,6 +272,7 @@ impl Profile {
             most_candidates,
             no_products,
             no_convolutions,
+            slow_channels,
         };
         profile
     }

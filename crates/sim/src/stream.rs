@@ -40,7 +40,8 @@ pub struct Event {
     pub timing: bool,
     /// If it was last recorded in a capture: the id of the sequence, and the nodes that the event completes with.
     pub captured: Option<(u64, Vec<usize>)>,
-    /// When it ran, counted in operations of the whole device.
+    /// When it ran, in microseconds of the simulator's clock: one for each operation of the whole device, and more for those
+    /// that are asked to be slow.
     pub ran_at: Option<u64>,
 }
 
@@ -51,6 +52,8 @@ pub struct Streams {
     pub host: Clock,
     serial: u64,
     pub executed: u64,
+    /// What operations have taken beyond a microsecond each.
+    pub delay: u64,
     random: u64,
 }
 
@@ -61,6 +64,7 @@ impl Streams {
             host: Clock::default(),
             serial: 0,
             executed: 0,
+            delay: 0,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
         };
         (0..devices).for_each(|device| streams.add(legacy(device), device, true, 0));

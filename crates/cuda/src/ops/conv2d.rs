@@ -22,13 +22,13 @@ use crate::{
 
 /// The operands of a convolution: the layer's input images, the filter, the output images; and what is fused to it.
 #[derive(Clone, Copy)]
-struct Operands<'a> {
+pub(super) struct Operands<'a> {
     op: &'static str,
     direction: Conv2dDirection,
     fusion: Option<Conv2dFusion>,
     rule: Conv2d,
-    x: Tensor<'a>,
-    w: Tensor<'a>,
+    pub(super) x: Tensor<'a>,
+    pub(super) w: Tensor<'a>,
     y: Tensor<'a>,
     /// The address of a dense bias, or of the sums that are its gradient.
     bias: u64,
@@ -56,8 +56,19 @@ impl<'a> Operands<'a> {
         Operands { op, direction, fusion: None, rule, x, w, y, bias: 0, like: None }
     }
 
-    fn dims(layout: &Layout) -> [usize; 4] {
+    pub(super) fn dims(layout: &Layout) -> [usize; 4] {
         <[usize; 4]>::try_from(layout.dims()).unwrap_or_default()
+    }
+
+    /// The same computation with other images and another filter.
+    pub(super) fn with<'b>(&'b self, x: Tensor<'b>, w: Tensor<'b>) -> Operands<'b> {
+        Operands { x, w, ..*self }
+    }
+
+    /// The problem in this memory order, with the settings of the process.
+    pub(super) fn problem(&self, format: Format) -> Problem {
+        let dims = [self.x, self.w, self.y].map(|tensor| Operands::dims(tensor.layout));
+        Problem { fusion: self.fusion, ..Problem::new(self.direction, self.x.dtype, self.rule, dims, format) }
     }
 
     fn has_no_sums(&self) -> bool {
@@ -191,7 +202,7 @@ impl Device {
     }
 
     /// The time that `work` takes on the device, in milliseconds.
-    fn time(&self, mut work: impl FnMut() -> Result<()>) -> Result<f32> {
+    pub(super) fn time(&self, mut work: impl FnMut() -> Result<()>) -> Result<f32> {
         let timer = Timer::new(self.stream)?;
         timer.start()?;
         work()?;
@@ -227,11 +238,14 @@ impl Device {
         }
     }
 
-    /// [`convolve`](Self::convolve) in one memory order; operands that are not in that order are copied.
-    fn convolve_as(&'static self, operands: &Operands, (format, copies): (Format, [bool; 3])) -> Result<Outcome> {
-        let Operands { op, direction, fusion, rule, x, w, y, bias, like } = operands;
-        let dims = [x, w, y].map(|tensor| Operands::dims(tensor.layout));
-        let whole = Problem { fusion: *fusion, ..Problem::new(*direction, x.dtype, *rule, dims, format) };
+    /// Computes the problem that the operands make in its memory order; operands that are not in that order are copied.
+    pub(super) fn convolve_in(
+        &'static self,
+        operands: &Operands,
+        whole: &Problem,
+        copies: [bool; 3],
+    ) -> Result<Outcome> {
+        let (Operands { op, x, w, y, bias, like, .. }, format) = (operands, whole.format);
         let written = whole.result();
         let calls = whole.calls(Addresses::default()).map_or(0, |calls| calls.len());
         if calls == 0 {

@@ -6,6 +6,7 @@ mod binary;
 mod class_loss;
 mod conv2d;
 pub(crate) mod conv2d_direct;
+pub(crate) mod conv2d_padded;
 mod copy;
 mod dropout;
 mod fill;

@@ -43,6 +43,18 @@ pub fn child_with_report(name: &str, settings: &[(&str, &str)]) -> Option<(Strin
     Some((text, report))
 }
 
+/// Calls a function of the driver that takes nothing: `cuProfilerStart` begins a [window](Report::window), `cuProfilerStop`
+/// ends it.
+#[allow(dead_code, reason = "not every test watches a part of a program")]
+pub fn profiler(name: &str) {
+    // SAFETY: the driver is loaded already; `cuProfilerStart` and `cuProfilerStop` take nothing and return a status.
+    unsafe {
+        let driver = libloading::Library::new("libcuda.so.1").unwrap();
+        let call = driver.get::<unsafe extern "C" fn() -> u32>(name.as_bytes()).unwrap();
+        assert_eq!(call(), 0, "{name}");
+    }
+}
+
 /// The report of a process, as JSON, a member a line.
 pub struct Report(String);
 

@@ -4,7 +4,10 @@ use std::env;
 
 use kiln_backend::*;
 
-use crate::{child::child, dense, device, linear, ones, values};
+use crate::{
+    child::{child, child_with_report, profiler},
+    dense, device, linear, ones, values,
+};
 
 /// `relu(conv(x, w) + bias)` of ones and both gradients: with 2 channels in and 4 out, 3×3, of 5×5 pixels.
 pub fn convolutions(on: &dyn Backend) -> Result<[Vec<f32>; 3]> {
@@ -116,6 +119,56 @@ fn child_convolves_channels_last() {
         assert!((got - want).abs() <= 1e-4 * want, "element {i} is {got}, not {want}");
     }
     expect_in_report();
+}
+
+/// With `convolution_benchmark`, channels that do not fill rows are padded with zeros if that is faster: each call fills
+/// and copies then, and the results are the same.
+#[test]
+fn few_channels_are_padded_where_that_is_faster() {
+    for (slower, padded) in [("0", false), ("1000", true)] {
+        let child =
+            child_with_report("convolutions::child_convolves_few_channels", &[("KILN_SIM_SLOW_CHANNELS", slower)]);
+        let Some((_, report)) = child else { return };
+        let executed = report.window("executed");
+        let count = |kernel: &str| executed.iter().filter(|name| name.starts_with(kernel)).count();
+        // The images and the filter forward; the filter's zeros and the gradient; the images' zeros and the gradient.
+        assert_eq!((count("fill"), count("copy")), if padded { (4, 6) } else { (0, 0) }, "{executed:?}");
+    }
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_convolves_few_channels() {
+    let (on, rule) = (device(), Conv2d::default());
+    let last = |[n, c, h, w]: [usize; 4]| dense(&[n, h, w, c]).permute(&[0, 3, 1, 2]);
+    let (lx, lw, ly, lb) = (last([2, 3, 6, 5]), last([8, 3, 3, 3]), last([2, 8, 4, 3]), dense(&[8]));
+    let numbers = |n: usize, step: usize| {
+        let all = (0..n).map(|i| half::f16::from_f32((i * step % 5) as f32 - 2.0)).collect();
+        on.adopt(HostVec::F16(all)).unwrap()
+    };
+    let (image, filter, bias) = (numbers(180, 1), numbers(216, 3), numbers(8, 2));
+    let (residual, grad) = (numbers(192, 7), numbers(192, 3));
+    let view = |buffer, layout| View { buffer, layout };
+    let convolve = || {
+        let sizes = [192, 180, 216];
+        let [mut out, mut to_x, mut to_w] = sizes.map(|size| on.alloc(DType::F16, size).unwrap());
+        let (x, w, grad) = (view(&*image, &lx), view(&*filter, &lw), view(&*grad, &ly));
+        let (bias, residual) = (Some(view(&*bias, &lb)), Some(view(&*residual, &ly)));
+        let to = ViewMut { buffer: &mut *out, layout: &ly };
+        on.conv2d(Conv2dArgs { rule, x, w, bias, residual, relu: true, out: to }.checked().unwrap()).unwrap();
+        let to = ViewMut { buffer: &mut *to_x, layout: &lx };
+        on.conv2d_grad_input(Conv2dGradInputArgs { rule, grad, w, out: to }.checked().unwrap()).unwrap();
+        let to = ViewMut { buffer: &mut *to_w, layout: &lw };
+        on.conv2d_grad_weight(Conv2dGradWeightArgs { rule, grad, x, out: to }.checked().unwrap()).unwrap();
+        [out, to_x, to_w].map(|got| half::f16::read_vec(got.len(), |bytes| on.download(&*got, 0, bytes)).unwrap())
+    };
+    let want = convolve();
+    set_convolution_benchmark(true);
+    // While the ways are timed, and when one has been chosen.
+    assert_eq!(convolve(), want);
+    profiler("cuProfilerStart");
+    assert_eq!(convolve(), want);
+    profiler("cuProfilerStop");
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn elapsed(world: &World, start: usize, end: usize) -> Result<f32, Status> {
         return Err(Status::INVALID_HANDLE);
     }
     match (start.ran_at, end.ran_at) {
-        // The simulator's clock: one microsecond per operation.
+        // The simulator's clock counts microseconds.
         (Some(start), Some(end)) => Ok((end as f32 - start as f32) / 1000.0),
         _ => Err(Status::NOT_READY),
     }

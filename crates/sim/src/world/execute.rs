@@ -85,6 +85,14 @@ impl World {
             self.sticky[device] = Some(Status::ILLEGAL_ADDRESS);
             return;
         }
+        // Tensor cores read channels that come last by 16 bytes.
+        if let Work::Convolution(convolution) = &*work
+            && let problem = &convolution.problem
+            && problem.channels_last()
+            && !(problem.images()[0].dims[1] * problem.data.bytes()).is_multiple_of(16)
+        {
+            self.streams.delay += self.profile.faults.slow_channels;
+        }
         match work {
             // SAFETY: the ranges in the arena are live, and nothing else accesses it while the lock is held; pageable
             // memory is used before the call that names it returns.
@@ -109,7 +117,7 @@ impl World {
                 }
             }
             Work::Mark(Some(event)) => {
-                let now = self.streams.executed;
+                let now = self.streams.executed + self.streams.delay;
                 if let Some(event) = self.events.get_mut(event) {
                     event.ran_at = Some(now);
                 }
