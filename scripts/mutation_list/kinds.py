@@ -32,6 +32,9 @@ SUITES = {
     "uncached": Suite([*DEVICE, "--test", "against_cpu"], environment={"KILN_CUDA_NO_MEMORY_CACHING": "1"}),
     "races": Suite([*DEVICE, "--test", "against_cpu"], environment={"KILN_SIM_ORDER": "random", "KILN_SIM_RACES": "1"}),
     "copies": Suite([*DEVICE, "--test", "copies"]),
+    "faults": Suite([*DEVICE, "--test", "faults"]),
+    # Padding few channels is what `convolution_benchmark` chooses.
+    "padded": Suite([*DEVICE, "--test", "against_cpu"], environment={"KILN_SIM_SLOW_CHANNELS": "50"}),
     "captures": Suite([*DEVICE, "--test", "captures"]),
     "plan_cache": Suite([*DEVICE, "--test", "plan_cache"]),
     "captured": Suite(["-p", "kiln-tests", "--features", "cuda", "--test", "captured_cuda"]),
