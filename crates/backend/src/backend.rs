@@ -4,9 +4,9 @@ use crate::{
     capture::CaptureBackend,
     communicator::CommunicatorBackend,
     ops::{
-        ArgReduceBackend, BatchNormBackend, BinaryBackend, ClassLossBackend, Conv2dBackend, CopyBackend,
-        DropoutBackend, FillBackend, GradScalerBackend, IndexBackend, LayerNormBackend, LinearBackend, MatmulBackend,
-        MemoryBackend, OptimBackend, PointwiseLossBackend, Pool2dBackend, RandomBackend, ReduceBackend,
+        ArgReduceBackend, AttentionBackend, BatchNormBackend, BinaryBackend, ClassLossBackend, Conv2dBackend,
+        CopyBackend, DropoutBackend, FillBackend, GradScalerBackend, IndexBackend, LayerNormBackend, LinearBackend,
+        MatmulBackend, MemoryBackend, OptimBackend, PointwiseLossBackend, Pool2dBackend, RandomBackend, ReduceBackend,
         ReluBiasGradBackend, RnnCellBackend, ScanBackend, SoftmaxBackend, SortBackend, TrilTriuBackend, UnaryBackend,
         WhereCondBackend,
     },
@@ -42,6 +42,7 @@ pub trait Backend:
     + IndexBackend
     + MatmulBackend
     + LinearBackend
+    + AttentionBackend
     + ReluBiasGradBackend
     + Conv2dBackend
     + Pool2dBackend

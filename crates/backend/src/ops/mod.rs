@@ -2,6 +2,7 @@
 //! in a file of the same name.
 
 mod arg_reduce;
+mod attention;
 mod binary;
 mod class_loss;
 mod conv2d;
@@ -31,6 +32,7 @@ mod unary;
 mod where_cond;
 
 pub use arg_reduce::{ArgReduceArgs, ArgReduceBackend, ArgReduceOp};
+pub use attention::{AttentionArgs, AttentionBackend, AttentionDropout, AttentionGradArgs, AttentionRule};
 pub use binary::{BinaryArgs, BinaryAssignArgs, BinaryBackend, BinaryGradArgs};
 pub use class_loss::{
     ClassLoss, ClassLossArgs, ClassLossBackend, ClassLossExtents, ClassLossGradArgs, ClassLossInput, ClassLossOperands,

@@ -67,6 +67,13 @@ pub(crate) struct Matrix<P> {
     pub column_stride: isize,
 }
 
+impl<T> Matrix<*const T> {
+    /// The matrix without its first `rows`.
+    pub(crate) fn skip_rows(self, rows: usize) -> Self {
+        Matrix { start: self.start.wrapping_offset(rows as isize * self.row_stride), ..self }
+    }
+}
+
 /// The product `C = A * B`, or `C += A * B` with `accumulate`, and then the epilogue.
 ///
 /// A is `m x k`, B is `k x n`, C is `m x n`. Strides may be negative, and zero for A and B. With `k == 0` the product is

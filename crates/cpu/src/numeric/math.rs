@@ -37,6 +37,26 @@ pub(crate) fn exp(x: f32) -> f32 {
     e * power_of_two(half) * power_of_two(bits.wrapping_sub(half))
 }
 
+/// `exp(x)` of a number that is at most about 0, as after the largest one of several was subtracted; below -87, where results
+/// begin to lose digits, it is 0. NaN is NaN. With `FMA` the CPU must have fused multiplications and additions.
+#[inline(always)]
+pub(crate) fn exp_nonpositive<const FMA: bool>(x: f32) -> f32 {
+    let fused = |a: f32, b: f32, c: f32| if FMA { a.mul_add(b, c) } else { a * b + c };
+    // As `exp`, of which only the power of two is always a normal number here.
+    const ROUND: f32 = 12_582_912.0;
+    let shifted = fused(x, std::f32::consts::LOG2_E, ROUND);
+    let k = shifted - ROUND;
+    let bits = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let r = fused(k, -LN2_LOW, fused(k, -LN2_HIGH, x));
+    let mut p = 0.001_381_314_5;
+    for c in [0.008_369_419, 0.041_668_456, 0.166_665_15, 0.499_999_94] {
+        p = fused(p, r, c);
+    }
+    let e = 1.0 + fused(r * r, p, r);
+    let result = e * power_of_two(bits);
+    if x < -87.0 { 0.0 } else { result }
+}
+
 #[inline(always)]
 fn power_of_two(k: i32) -> f32 {
     f32::from_bits((k.wrapping_add(127) as u32) << 23)
@@ -168,6 +188,11 @@ mod tests {
             ("ln_1p", worst(ln_1p, f64::ln_1p, all)),
             ("tanh", worst(tanh, f64::tanh, all)),
             ("erf", worst(erf, libm::erf, all)),
+            (
+                "exp_nonpositive",
+                worst(exp_nonpositive::<false>, f64::exp, |x| (-87.0..=0.0).contains(&x) || x.is_nan()),
+            ),
+            ("exp_nonpositive, fused", worst(exp_nonpositive::<true>, f64::exp, |x| (-87.0..=0.0).contains(&x))),
             ("sigmoid", worst(sigmoid, |x| 1.0 / (1.0 + (-x).exp()), |x| x > -87.0 || x.is_nan())),
         ] {
             println!("{name}: {worst:?}");
@@ -179,6 +204,9 @@ mod tests {
     fn special_values() {
         let inf = f32::INFINITY;
         assert_eq!((exp(inf), exp(-inf), exp(0.0), exp(-200.0)), (inf, 0.0, 1.0, 0.0));
+        let below = [-inf, -1e9, -87.1].map(|x| (exp_nonpositive::<false>(x), exp_nonpositive::<true>(x)));
+        assert_eq!((below, exp_nonpositive::<false>(0.0)), ([(0.0, 0.0); 3], 1.0));
+        assert!(exp_nonpositive::<true>(f32::NAN).is_nan());
         assert_eq!((ln(0.0), ln(-0.0), ln(inf), ln(1.0)), (-inf, -inf, inf, 0.0));
         assert_eq!((ln_1p(-1.0), ln_1p(inf), ln_1p(0.0)), (-inf, inf, 0.0));
         assert!(ln(-1.0).is_nan() && ln_1p(-2.0).is_nan() && ln_1p(-0.0).is_sign_negative());

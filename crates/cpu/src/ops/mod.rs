@@ -2,6 +2,7 @@
 //! `kiln-backend`, `kiln-cuda` and `kernels/`.
 
 mod arg_reduce;
+mod attention;
 mod binary;
 mod binary_kernels;
 mod class_loss;

@@ -1,6 +1,7 @@
 //! Every primitive of the backend, in every dtype and layout, against direct evaluation of its definition.
 
 mod arg_reduce;
+mod attention;
 mod binary;
 mod class_loss;
 mod conv2d;

@@ -2,6 +2,7 @@
 //! operation checks its operands, builds its kernels' parameters, and queues the kernels.
 
 mod arg_reduce;
+mod attention;
 mod binary;
 mod class_loss;
 mod conv2d;

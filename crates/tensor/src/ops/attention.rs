@@ -1,17 +1,21 @@
-//! Scaled dot-product attention, computed one block of the score matrix at a time.
+//! Scaled dot-product attention: by the device's kernel, or composed of operations on one block of the score matrix at a time.
 
 use std::ops::Range;
 
-use kiln_backend::{DType, Error, MAX_RANK, RandomState, Result, Shape};
+use kiln_backend::{
+    Arguments, AttentionArgs, AttentionDropout, AttentionGradArgs, AttentionRule, DType, Error, MAX_RANK, RandomState,
+    Result, Shape,
+};
 use kiln_derive::located;
 use smallvec::{SmallVec, smallvec};
 
-use super::check;
+use super::{check, images::writing};
 use crate::{
     autocast::cast_operands,
-    autograd::{is_tracing, no_grad, record},
+    autograd::{Ctx, is_tracing, no_grad, record},
     creation,
     device::Device,
+    storage::{Reading, Writing},
     tensor::Tensor,
 };
 
@@ -67,8 +71,8 @@ impl Tensor {
     /// and values `[…, S, V]`, whose leading dimensions broadcast. A query for which no key takes part gives 0.
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.scaled_dot_product_attention.html>)
     ///
-    /// The whole score matrix is never held: the forward and backward passes process it in blocks of rows, and the
-    /// backward pass recomputes them (as in Dao et al., 2022). If the mask requires gradients, or a trace is made for
+    /// The whole score matrix is never held: the forward and backward passes process it in blocks, and the
+    /// backward pass recomputes them (as in Dao, 2023). If the mask requires gradients, or a trace is made for
     /// an exporter, the plain operations are used instead. On the CPU, half precision is computed in `f32` and rounded
     /// once.
     ///
@@ -98,16 +102,31 @@ impl Tensor {
         if is_causal && mask.is_some() {
             return Err(Error::argument(OP, "a mask and `is_causal` exclude each other; add the triangle to the mask"));
         }
-        let (key, value) = if enable_gqa { (&self.grouped(key)?, &self.grouped(value)?) } else { (key, value) };
-        let shapes = Extents::new(OP, self, key, value)?;
+        let wants_mask = mask.is_some_and(Tensor::requires_grad);
+        let plain = wants_mask || is_tracing();
+        let fused = !plain && dropout < 1.0 && self.device().backend()?.has_attention();
+        // The kernel reads a head of keys for all its heads of queries.
+        let groups = if enable_gqa { Some((self.key_heads(key)?, self.key_heads(value)?)) } else { None };
+        let shared = groups.filter(|(keys, values)| fused && keys == values).map(|(keys, _)| keys);
+        let repeated;
+        let (key, value) = match groups {
+            Some((keys, values)) if shared.is_none() => {
+                repeated = (self.repeat_heads(key, keys)?, self.repeat_heads(value, values)?);
+                (&repeated.0, &repeated.1)
+            }
+            _ => (key, value),
+        };
+        let shapes = Extents::new(OP, self, key, value, shared)?;
         let mask = mask.map(|mask| shapes.mask(OP, self, mask)).transpose()?;
         let scale = scale.unwrap_or_else(|| 1.0 / (shapes.features as f64).sqrt());
-        let (q, k, v) =
-            (shapes.four(self, shapes.queries)?, shapes.four(key, shapes.keys)?, shapes.four(value, shapes.keys)?);
+        let heads = shared.unwrap_or(shapes.heads);
+        let q = shapes.four(self, shapes.heads, shapes.queries)?;
+        let (k, v) = (shapes.four(key, heads, shapes.keys)?, shapes.four(value, heads, shapes.keys)?);
         let plan = Plan { extents: shapes, is_causal, dropout, scale };
-        let wants_mask = mask.as_ref().is_some_and(Tensor::requires_grad);
-        let out = if wants_mask || is_tracing() {
+        let out = if plain {
             plan.plain(&q, &k, &v, mask.as_ref())?
+        } else if fused {
+            plan.fused(&q, &k, &v, mask)?
         } else {
             plan.blocked(&q, &k, &v, mask, plan.blocks(block_elements(self.device())))?
         };
@@ -116,8 +135,8 @@ impl Tensor {
         out.reshape(&dims[..])
     }
 
-    /// Repeats heads of keys or values to match the heads of the queries.
-    fn grouped(&self, key: &Tensor) -> Result<Tensor> {
+    /// The number of heads of keys or values, each of which serves as many heads of queries.
+    fn key_heads(&self, key: &Tensor) -> Result<usize> {
         const OP: &str = "scaled_dot_product_attention";
         if self.rank() < 3 || key.rank() < 3 {
             return Err(Error::shape(OP, "[…, heads, L, E] for groups of heads", key.shape()));
@@ -126,7 +145,12 @@ impl Tensor {
         if groups == 0 || !heads.is_multiple_of(groups) {
             return Err(Error::shape(OP, format!("a number of heads that divides {heads}"), key.shape()));
         }
-        key.repeat_interleave(heads / groups, -3)
+        Ok(groups)
+    }
+
+    /// Repeats heads of keys or values to match the heads of the queries.
+    fn repeat_heads(&self, key: &Tensor, groups: usize) -> Result<Tensor> {
+        key.repeat_interleave(self.dims()[self.rank() - 3] / groups, -3)
     }
 }
 
@@ -144,7 +168,8 @@ struct Extents {
 }
 
 impl Extents {
-    fn new(op: &'static str, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Extents> {
+    /// With `groups`, keys and values have that number of heads instead of the queries'.
+    fn new(op: &'static str, q: &Tensor, k: &Tensor, v: &Tensor, groups: Option<usize>) -> Result<Extents> {
         for tensor in [q, k, v] {
             if tensor.rank() < 2 {
                 return Err(Error::shape(op, "[…, L, E]", tensor.shape()));
@@ -158,21 +183,32 @@ impl Extents {
         if keys != rows {
             return Err(Error::shape(op, format!("{keys} values, one for each key"), v.shape()));
         }
-        let leading = |t: &Tensor| Shape::new(&t.dims()[..t.rank() - 2]);
-        let shape = Shape::broadcast(op, &leading(q)?, &leading(k)?)?;
-        let batch: SmallVec<[usize; MAX_RANK]> = SmallVec::from_slice(&Shape::broadcast(op, &shape, &leading(v)?)?);
+        let leading = |t: &Tensor, heads: Option<usize>| {
+            let mut dims: SmallVec<[usize; MAX_RANK]> = SmallVec::from_slice(&t.dims()[..t.rank() - 2]);
+            if let (Some(heads), Some(last)) = (heads, dims.last_mut()) {
+                *last = heads;
+            }
+            Shape::new(&dims)
+        };
+        let heads = groups.and(q.dims().iter().rev().nth(2).copied());
+        let shape = Shape::broadcast(op, &leading(q, None)?, &leading(k, heads)?)?;
+        let batch: SmallVec<[usize; MAX_RANK]> =
+            SmallVec::from_slice(&Shape::broadcast(op, &shape, &leading(v, heads)?)?);
         let (heads, samples) = batch.split_last().map_or((1, 1), |(heads, rest)| (*heads, rest.iter().product()));
         Ok(Extents { batch, samples, heads, queries, keys, features, values })
     }
 
-    /// An operand as `[samples, heads, rows, …]`; broadcast dimensions are views where possible.
-    fn four(&self, t: &Tensor, rows: usize) -> Result<Tensor> {
+    /// An operand with this number of heads as `[samples, heads, rows, …]`; broadcast dimensions are views where possible.
+    fn four(&self, t: &Tensor, heads: usize, rows: usize) -> Result<Tensor> {
         let last = t.dims()[t.rank() - 1];
         let mut dims = self.batch.clone();
+        if let Some(dim) = dims.last_mut() {
+            *dim = heads;
+        }
         dims.extend([rows, last]);
         t.expand(&dims.iter().map(|&n| n as i64).collect::<SmallVec<[i64; MAX_RANK]>>()[..])?.reshape([
             self.samples,
-            self.heads,
+            heads,
             rows,
             last,
         ])
@@ -296,6 +332,43 @@ impl Plan {
         blocks
     }
 
+    /// Computes attention by the device's kernel, with a single node on the tape.
+    fn fused(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<Tensor>) -> Result<Tensor> {
+        let Extents { samples, heads, queries, keys, values, .. } = self.extents;
+        let whole = Block {
+            samples: 0..samples,
+            heads: 0..heads,
+            queries: 0..queries,
+            keys: if self.is_causal { keys.min(queries) } else { keys },
+        };
+        let draws = self.draws(&whole);
+        let kernel = Kernel { plan: self.clone(), draws };
+        let out = Tensor::empty([samples, heads, queries, values], q.options())?;
+        let log_sum = Tensor::empty([samples, heads, queries], (q.dtype().accumulator(), q.device()))?;
+        kernel.forward([q, k, v], mask.as_ref(), &out, &log_sum)?;
+        let mut saved: SmallVec<[&Tensor; 6]> = smallvec![q, k, v, &out, &log_sum];
+        saved.extend(mask.as_ref());
+        let is_masked = mask.is_some();
+        record(out.clone(), "ScaledDotProductFlashAttentionForCpuBackward0", &[q, k, v], &saved, move |ctx| {
+            let [q, k, v] = [ctx.saved(0)?, ctx.saved(1)?, ctx.saved(2)?];
+            let mask = if is_masked { Some(ctx.constant(5)?) } else { None };
+            if ctx.create_graph {
+                let mask = mask.as_ref().map(Mask::new).transpose()?;
+                let (blocks, draws) = ([whole.clone()], [draws]);
+                return ctx.composed(&[q, k, v], |inputs| {
+                    let repeated = |t: &Tensor| match t.dims()[1] {
+                        groups if groups == heads => Ok(t.clone()),
+                        groups => t.repeat_interleave(heads / groups, 1),
+                    };
+                    let (k, v) = (repeated(&inputs[1])?, repeated(&inputs[2])?);
+                    kernel.plan.forward([&inputs[0], &k, &v], mask.as_ref(), (&blocks, &draws))
+                });
+            }
+            let [dq, dk, dv] = kernel.gradients([&q, &k, &v], mask.as_ref(), ctx)?;
+            Ok(smallvec![Some(dq), Some(dk), Some(dv)])
+        })
+    }
+
     /// Computes attention block by block, with a single node on the tape.
     fn blocked(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<Tensor>, blocks: Vec<Block>) -> Result<Tensor> {
         let masked = mask.as_ref().map(Mask::new).transpose()?;
@@ -392,6 +465,60 @@ impl Plan {
             block.queries_of(&dq)?.copy_(&ds.matmul(&computed(&block.keys_of(k)?)?)?.mul(self.scale)?)?;
         }
         Ok([dq, dk.to_dtype(k.dtype())?, dv.to_dtype(v.dtype())?])
+    }
+}
+
+/// Attention as the device's kernel computes it.
+struct Kernel {
+    plan: Plan,
+    draws: Option<RandomState>,
+}
+
+impl Kernel {
+    /// The mask as the kernel reads it: broadcast dimensions are views.
+    fn mask(&self, mask: Option<&Tensor>) -> Result<Option<Tensor>> {
+        let Extents { samples, heads, queries, keys, .. } = self.plan.extents;
+        let dims = [samples, heads, queries, keys].map(|n| n as i64);
+        no_grad(|| mask.map(|mask| mask.expand(&dims[..])).transpose())
+    }
+
+    fn rule<'a>(&self, mask: Option<&'a Reading<'_>>) -> AttentionRule<'a> {
+        AttentionRule {
+            scale: self.plan.scale,
+            is_causal: self.plan.is_causal,
+            mask: mask.map(Reading::view),
+            dropout: self.draws.map(|state| AttentionDropout { p: self.plan.dropout, state }),
+        }
+    }
+
+    fn forward(&self, qkv: [&Tensor; 3], mask: Option<&Tensor>, out: &Tensor, log_sum: &Tensor) -> Result<()> {
+        let mask = self.mask(mask)?;
+        let mask = mask.as_ref().map(Tensor::read);
+        let (qkv, mut to, mut sums) = (qkv.map(Tensor::read), writing(out), writing(log_sum));
+        let [query, key, value] = qkv.each_ref().map(Reading::view);
+        let rule = self.rule(mask.as_ref());
+        let args = AttentionArgs { query, key, value, rule, out: to.view(), log_sum: sums.view() };
+        out.device().backend()?.attention(args.checked()?)
+    }
+
+    fn gradients(&self, qkv: [&Tensor; 3], mask: Option<&Tensor>, ctx: &Ctx<'_>) -> Result<[Tensor; 3]> {
+        let mask = self.mask(mask)?;
+        let (grad, out, log_sum) = (ctx.grad()?, ctx.saved(3)?, ctx.constant(4)?);
+        let [dq, dk, dv] = qkv.map(|t| Tensor::empty(*t.shape(), t.options()));
+        let (dq, dk, dv) = (dq?, dk?, dv?);
+        {
+            let mask = mask.as_ref().map(Tensor::read);
+            let (qkv, read) = (qkv.map(Tensor::read), [&grad, &out, &log_sum].map(Tensor::read));
+            let ([query, key, value], [grad, out, log_sum]) =
+                (qkv.each_ref().map(Reading::view), read.each_ref().map(Reading::view));
+            let mut written = [&dq, &dk, &dv].map(writing);
+            let [query_grad, key_grad, value_grad] = written.each_mut().map(Writing::view);
+            let rule = self.rule(mask.as_ref());
+            let args =
+                AttentionGradArgs { grad, query, key, value, rule, out, log_sum, query_grad, key_grad, value_grad };
+            dq.device().backend()?.attention_grad(args.checked()?)?;
+        }
+        Ok([dq, dk, dv])
     }
 }
 
