@@ -2,7 +2,7 @@
 
 use kiln_tensor::{
     ClassLoss, ClassLossInput, Conv1d, Conv3d, DType, Device, PadMode, PointwiseLossKind, PoolDivisor, Pooling,
-    Reduction, Result, Tensor,
+    Reduction, Result, ScatterReduction, Tensor,
 };
 
 pub type Entry = (&'static str, fn(&Tensor, &Tensor) -> Result<Tensor>);
@@ -30,6 +30,9 @@ pub fn operations() -> Vec<Entry> {
         hardtanh |x, _w| x.sub(0.5)?.hardtanh(-0.2, 0.3); hardshrink |x, _w| x.sub(0.5)?.hardshrink(0.2);
         softshrink |x, _w| x.sub(0.5)?.softshrink(0.2); threshold |x, _w| x.threshold(0.4, 2.0); glu |x, _w| x.glu(-1);
         softsign |x, _w| x.sub(0.5)?.softsign(); tanhshrink |x, _w| x.sub(0.5)?.mul(3)?.tanhshrink();
+        asinh |x, _w| x.sub(0.5)?.asinh(); acosh |x, _w| x.add(1)?.acosh(); atanh |x, _w| x.mul(0.8)?.atanh();
+        erfc |x, _w| x.sub(0.5)?.mul(3)?.erfc(); ndtr |x, _w| x.sub(0.5)?.ndtr(); entr |x, _w| x.entr();
+        sinc |x, _w| x.sub(0.5)?.sinc(); logit |x, _w| x.logit(Some(0.2)); frac |x, _w| x.mul(-3)?.frac();
         prelu |x, w| x.sub(0.5)?.prelu(&w.select(1, 0)?); softmin |x, _w| x.softmin(-1);
     };
     let others = entries! {
@@ -63,6 +66,8 @@ pub fn operations() -> Vec<Entry> {
         exp2 |x, _w| x.exp2(); expm1 |x, _w| x.expm1(); log2 |x, _w| x.log2(); log10 |x, _w| x.log10();
         log1p |x, _w| x.log1p(); trunc |x, _w| x.sub(0.5)?.mul(5)?.trunc(); mish |x, _w| x.sub(0.5)?.mish();
         log_sigmoid |x, _w| x.sub(0.5)?.log_sigmoid(); atan2 |x, w| x.sub(0.6)?.atan2(&w.sub(1.0)?);
+        logaddexp |x, w| x.logaddexp(w); hypot |x, w| x.hypot(w); xlogy |x, w| x.sub(0.5)?.xlogy(w);
+        fmax |x, w| x.fmax(&w.log()?.sqrt()?); copysign |x, w| x.copysign(&w.sub(1.0)?);
         atan2_axes |x, _w| x.sub(0.6)?.sign()?.atan2(&x.mul(0)?);
         remainder |x, w| x.sub(0.5)?.remainder(&w.sub(2.0)?); remainder_number |x, _w| x.mul(-3)?.remainder(0.7);
         floor_divide |x, _w| x.mul(7)?.floor_divide(2); trunc_divide |x, _w| x.sub(0.5)?.mul(7)?.trunc_divide(2);
@@ -116,6 +121,12 @@ pub fn operations() -> Vec<Entry> {
         gather |x, _w| x.gather(2, &x.argsort(2, true)?); gather_part |x, _w| x.gather(1, &whole(x, 2)?.narrow(2, 0, 2)?);
         take_along_dim |x, _w| x.take_along_dim(&x.argmax_keepdim(1)?, 1);
         scatter |x, _w| x.scatter(2, &x.argsort(2, false)?, x); scatter_number |x, _w| x.scatter(1, &whole(x, 2)?.narrow(1, 0, 1)?, 7);
+        scatter_prod |x, w| {
+            x.scatter_reduce(2, &whole(x, 3)?, &x.mul(w)?, ScatterReduction::Prod, true)?
+                .add(&x.scatter_reduce(1, &whole(x, 2)?, x, ScatterReduction::Prod, false)?)
+        };
+        scatter_mean |x, _w| x.scatter_reduce(2, &whole(x, 3)?, x, ScatterReduction::Mean, true);
+        index_copy |x, _w| x.index_copy(1, &Tensor::new(&[2i64, 0], Device::Cpu)?, &x.narrow(1, 0, 2)?.neg()?);
         scatter_add |x, _w| x.scatter_add(2, &whole(x, 3)?, x); scatter_part |x, w| x.scatter(1, &x.argmin_keepdim(1)?, &x.mul(w)?);
         index_add |x, w| x.index_add(1, &Tensor::new(&[2i64, 0], Device::Cpu)?, &x.mul(w)?.narrow(1, 1, 2)?);
         index_put |x, w| x.index_put((.., 1), &w.select(0, 0)?, false);

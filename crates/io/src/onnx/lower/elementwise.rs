@@ -11,8 +11,11 @@ use crate::onnx::{
 const SAME: &[(&str, &str)] = &[
     ("abs", "Abs"),
     ("acos", "Acos"),
+    ("acosh", "Acosh"),
     ("asin", "Asin"),
+    ("asinh", "Asinh"),
     ("atan", "Atan"),
+    ("atanh", "Atanh"),
     ("ceil", "Ceil"),
     ("cos", "Cos"),
     ("cosh", "Cosh"),
@@ -127,6 +130,11 @@ fn composed(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<String>> {
         "log1p" => {
             let above = o.with_number(graph, "Add", x, 1.0)?;
             one(graph, "Log", &above)
+        }
+        "erfc" => {
+            let erf = one(graph, "Erf", x);
+            let minus = one(graph, "Neg", &erf);
+            o.with_number(graph, "Add", &minus, 1.0)?
         }
         "trunc" => {
             let size = one(graph, "Abs", x);

@@ -25,7 +25,7 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
             let attributes = vec![int("axis", o.int("dim")?)];
             Ok(Some(graph.node("GatherElements", &[o.name(0)?, o.name(1)?], attributes)))
         }
-        "scatter" | "scatter_add" => scatter(graph, o).map(Some),
+        "scatter" | "scatter_add" | "scatter_prod" => scatter(graph, o).map(Some),
         "index_add" => index_add(graph, o).map(Some),
         "index_put" => index_put(graph, o).map(Some),
         "one_hot" => {
@@ -57,8 +57,10 @@ fn scatter(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
         None => o.name(2)?.to_owned(),
     };
     let mut attributes = vec![int("axis", o.int("dim")?)];
-    if o.op == "scatter_add" {
-        attributes.push(text("reduction", "add"));
+    match o.op {
+        "scatter_add" => attributes.push(text("reduction", "add")),
+        "scatter_prod" => attributes.push(text("reduction", "mul")),
+        _ => {}
     }
     Ok(graph.node("ScatterElements", &[o.name(0)?, o.name(1)?, &source], attributes))
 }
