@@ -47,7 +47,7 @@ full)
     ;;
 here) cargo=cargo options=(--release "${packages[@]}") ;;
 # As .ci/run builds them, so that nothing is built again.
-light) cargo=cargo options=(--workspace --features cuda,download,ndarray) ;;
+light) cargo=cargo options=(--workspace --features cuda,download,linalg,ndarray) ;;
 esac
 tests=() examples=()
 while read -r _ kind_of name; do

@@ -364,6 +364,38 @@ fn what_does_not_fit_is_listed_at_once() -> Result<()> {
     Ok(())
 }
 
+/// What a wrapper has prepended is told; other names get the nearest as a hint, if any is near.
+#[test]
+fn names_that_do_not_fit_get_hints() -> Result<()> {
+    let model = seq![Linear::new(3, 4)?];
+    let error = |names: &[&str]| {
+        let state: StateDict = names.iter().map(|name| ((*name).to_owned(), ones(1))).collect();
+        model.load_state_dict(&state, true).unwrap_err().to_string()
+    };
+    for (names, prefix) in [
+        (&["module.0.weight", "module.0.bias"][..], "module."),
+        (&["module.model.0.weight", "module.model.head"], "module.model."),
+        (&["module.0.weight", "0.scale"], ""),
+        (&["module.1.weight"], ""),
+        (&[], ""),
+    ] {
+        let text = error(names);
+        let told = text.contains(&format!("`LoadOptions::strip_prefix(\"{prefix}\")`"));
+        assert!(if prefix.is_empty() { !text.contains("strip_prefix") } else { told }, "{names:?}:\n{text}");
+    }
+    // A name with another prefix comes before one that takes few edits; what takes more than a third of the letters is far.
+    for (name, hint) in
+        [("net.0.bias", "0.bias"), ("0.weihgt", "0.weight"), ("bias", "0.bias"), ("running_mean", ""), ("x", "")]
+    {
+        let (text, want) = (error(&[name]), format!("\"{name}\" (\"{hint}\"?)"));
+        assert!(
+            if hint.is_empty() { !text.contains(&format!("\"{name}\" (")) } else { text.contains(&want) },
+            "{text}"
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn parameters_are_leaves() -> Result<()> {
     let w = ones(2).requires_grad_(true)?;

@@ -3,9 +3,9 @@
 mod common;
 
 use kiln_nn::{
-    AvgPool2d, BCEWithLogitsLoss, BatchNorm1d, BatchNorm2d, BatchNormOptions, Conv2d, Conv2dOptions, CrossEntropyLoss,
-    Dropout, Embedding, Flatten, GELU, Identity, L1Loss, LayerNorm, Linear, LinearOptions, LogSoftmax, MSELoss,
-    MaxPool2d, Module, ModuleTree, NLLLoss, ReLU, Sequential, Sigmoid, Softmax, Tanh, seq,
+    AdaptiveAvgPool2d, AvgPool2d, BCEWithLogitsLoss, BatchNorm1d, BatchNorm2d, BatchNormOptions, Conv2d, Conv2dOptions,
+    CrossEntropyLoss, Dropout, Embedding, Flatten, GELU, Identity, L1Loss, LayerNorm, Linear, LinearOptions,
+    LogSoftmax, MSELoss, MaxPool2d, Module, ModuleTree, NLLLoss, ReLU, Sequential, Sigmoid, Softmax, Tanh, seq,
 };
 use kiln_tensor::{Device, Reduction, Result, Tensor};
 
@@ -141,4 +141,19 @@ fn modules_print_as_in_pytorch() {
         }
     }
     assert_eq!(count, 49);
+}
+
+/// Eps is a float of Python's; sizes may be left open.
+#[test]
+fn numbers_print_as_in_python() -> Result<()> {
+    for (eps, text) in [(1e-5, "1e-05"), (0.1, "0.1"), (1.0, "1.0"), (1.5e-12, "1.5e-12"), (1e16, "1e+16")] {
+        let norm = BatchNorm2d::with_options(2, BatchNormOptions::default().eps(eps))?.to_string();
+        assert!(norm.starts_with(&format!("BatchNorm2d(2, eps={text}, ")), "{norm}");
+    }
+    let pool = AdaptiveAvgPool2d::new((None, Some(3)));
+    let images = Tensor::ones([1, 2, 5, 6], Device::Cpu)?;
+    assert_eq!((pool.forward(&images)?.dims(), pool.output_size()), (&[1, 2, 5, 3][..], [None, Some(3)]));
+    assert_eq!(pool.to_string(), "AdaptiveAvgPool2d(output_size=(None, 3))");
+    assert_eq!(AdaptiveAvgPool2d::new(7).to_string(), "AdaptiveAvgPool2d(output_size=7)");
+    Ok(())
 }

@@ -15,13 +15,3 @@ pub mod plans {
     pub use kiln_backend::{Conv2dCall, with_conv2d_calls};
     pub use kiln_cuda::convolution_plans::*;
 }
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn there_is_a_report_in_every_build() {
-        let report = super::report();
-        let wanted = if cfg!(feature = "cuda") { "driver " } else { "the feature `cuda`" };
-        assert!(report.contains(wanted), "{report}");
-    }
-}

@@ -233,16 +233,3 @@ const fn joined<const N: usize>(parts: [&[OpInfo]; 3]) -> [OpInfo; N] {
 
 /// All public operations, one line each.
 pub const OPS: &[OpInfo] = &joined::<{ UNARY.len() + BINARY.len() + OTHERS.len() }>([UNARY, BINARY, OTHERS]);
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::OPS;
-
-    #[test]
-    fn no_name_is_listed_twice() {
-        let names: BTreeSet<&str> = OPS.iter().map(|op| op.name).collect();
-        assert_eq!(names.len(), OPS.len());
-    }
-}

@@ -179,28 +179,3 @@ pub(super) fn python_float(value: f64) -> String {
         None => text,
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use kiln_tensor::{Device, Tensor};
-
-    use super::*;
-    use crate::{layers::pool::AdaptiveAvgPool2d, module::Module};
-
-    #[test]
-    fn none_keeps_an_extent() -> Result<()> {
-        let images = Tensor::ones([1, 2, 5, 6], Device::Cpu)?;
-        let pool = AdaptiveAvgPool2d::new((None, Some(3)));
-        assert_eq!((pool.forward(&images)?.dims(), pool.output_size()), (&[1, 2, 5, 3][..], [None, Some(3)]));
-        assert_eq!(pool.to_string(), "AdaptiveAvgPool2d(output_size=(None, 3))");
-        assert_eq!(AdaptiveAvgPool2d::new(7).to_string(), "AdaptiveAvgPool2d(output_size=7)");
-        Ok(())
-    }
-
-    #[test]
-    fn floats_print_as_in_python() {
-        for (value, text) in [(1e-5, "1e-05"), (0.1, "0.1"), (1.0, "1.0"), (1.5e-12, "1.5e-12"), (1e16, "1e+16")] {
-            assert_eq!(python_float(value), text);
-        }
-    }
-}

@@ -122,3 +122,9 @@ fn every_line_is_of_an_operation() {
     let unknown: Vec<_> = tables().map(|check| check.op).filter(|op| !known.contains(op)).collect();
     assert!(unknown.is_empty(), "unknown to op_table, or without gradient: {unknown:?}");
 }
+
+#[test]
+fn no_name_is_listed_twice() {
+    let names: BTreeSet<&str> = op_table::OPS.iter().map(|op| op.name).collect();
+    assert_eq!(names.len(), op_table::OPS.len());
+}
