@@ -1,6 +1,7 @@
 //! Downloads over HTTP: resumed after a broken connection, verified by SHA-256, and moved into place atomically.
 
 #![forbid(unsafe_code)]
+#![cfg(feature = "ureq")]
 
 use std::{
     fs::{self, File, OpenOptions},
