@@ -130,8 +130,15 @@ fn mlp_with_a_dashboard_prints_lines() {
     let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("epoch ")).collect();
     assert!(lines.len() >= 2 && lines[0].starts_with("epoch 1/2, step "), "{text}");
     let last = lines.last().unwrap();
-    assert!(last.starts_with("epoch 2/2, step 12/12, loss/train ") && last.contains("accuracy/test 0."), "{text}");
-    assert!(text.contains("loss: ") && accuracies(&text).len() == 2 && !text.contains('\u{1b}'), "{text}");
+    // On a slow machine there are lines within epochs, too, and each value is in one line only.
+    assert!(last.starts_with("epoch 2/2, step 12/12, ") && last.contains("accuracy/test 0."), "{text}");
+    assert!(
+        lines.concat().contains(", loss/train ")
+            && text.contains("loss: ")
+            && accuracies(&text).len() == 2
+            && !text.contains('\u{1b}'),
+        "{text}"
+    );
 }
 
 #[test]

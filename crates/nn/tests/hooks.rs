@@ -2,16 +2,21 @@
 
 mod common;
 
-use std::sync::{
-    Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
 };
 
 use kiln_nn::{
     AvgPool2d, BatchNorm2d, Bilinear, Conv2d, Dropout, Embedding, Flatten, GRU, Hooks, LSTM, LSTMCell, LayerNorm,
     Linear, Module, ModuleExt, ModuleTree, MultiheadAttention, ReLU, Sequential, TransformerDecoderLayer,
-    TransformerEncoder, TransformerOptions, init, optim::get_total_norm, register_module_forward_hook,
-    register_module_forward_pre_hook, register_module_full_backward_hook, register_module_full_backward_pre_hook, seq,
+    TransformerEncoder, TransformerOptions, init,
+    optim::{Optimizer, SGD, get_total_norm},
+    register_module_forward_hook, register_module_forward_pre_hook, register_module_full_backward_hook,
+    register_module_full_backward_pre_hook, seq,
 };
 use kiln_tensor::{
     DType, Device, Error, Result, StateDict, Tensor,
@@ -593,5 +598,67 @@ fn second_derivatives_pass_backward_hooks() -> Result<()> {
     }
     assert!(second()?.allclose(&plain, 1e-5, 1e-6)?);
     assert!(calls.load(Ordering::Relaxed) >= 6);
+    Ok(())
+}
+
+/// A training step of the MLP without hooks, with one on another module, and with one on each layer, in turn; and what a layer
+/// pays for looking: `cargo test --release -p kiln-nn --test hooks cost -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints times"]
+fn what_hooks_cost() -> Result<()> {
+    let _alone = alone();
+    let model = seq![Linear::new(784, 512)?, ReLU::new(), Linear::new(512, 512)?, ReLU::new(), Linear::new(512, 10)?];
+    let mut optimizer = SGD::new(model.parameters(), 1e-3)?;
+    let (x, other) = (Tensor::randn([64, 784], Device::Cpu)?, Linear::new(1, 1)?);
+    let mut step = || -> Result<f64> {
+        let start = Instant::now();
+        let loss = model.forward(&x)?.square()?.mean(())?;
+        optimizer.zero_grad();
+        loss.backward()?;
+        optimizer.step()?;
+        Ok(start.elapsed().as_secs_f64() * 1e3)
+    };
+    let median = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let mut times = [vec![], vec![], vec![]];
+    for turn in 0..303 {
+        let way = turn % 3;
+        let mut handles = Vec::new();
+        match way {
+            0 => {}
+            1 => handles.push(other.register_forward_hook(|_, _, _| ())?),
+            _ => {
+                for (path, _) in model.named_modules() {
+                    handles.push(model.get_submodule(&path)?.register_forward_hook(|_, _, _| ())?);
+                }
+            }
+        }
+        times[way].push(step()?.min(step()?));
+        handles.into_iter().for_each(kiln_nn::RemovableHandle::remove);
+    }
+    let ratio = |a: usize| median(times[a].iter().zip(&times[0]).map(|(a, none)| a / none).collect());
+    println!(
+        "{:.3} ms without hooks; {:.4} times with a hook elsewhere, {:.4} times with one on each layer",
+        median(times[0].clone()),
+        ratio(1),
+        ratio(2)
+    );
+    let hooks = Hooks::default();
+    let small = Tensor::ones(1, Device::Cpu)?;
+    let per_call = |f: &dyn Fn() -> Result<Tensor>| -> Result<f64> {
+        let time = || -> Result<f64> {
+            let start = Instant::now();
+            for _ in 0..100_000 {
+                std::hint::black_box(f()?);
+            }
+            Ok(start.elapsed().as_secs_f64() * 1e4)
+        };
+        Ok(median((0..21).map(|_| time()).collect::<Result<_>>()?))
+    };
+    let plain = per_call(&|| Ok(small.clone()))?;
+    let looking = per_call(&|| hooks.run(&other, &small, |x| Ok(x.clone())))?;
+    println!("a computation costs {plain:.1} ns, and {looking:.1} ns if it looks for hooks");
     Ok(())
 }
