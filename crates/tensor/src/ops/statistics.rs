@@ -301,7 +301,8 @@ impl Tensor {
             }
             let same = low.eq(&high)?;
             let (low, high) = (same.where_cond(&low.sub(1.0)?, &low)?, same.where_cond(&high.add(1.0)?, &high)?);
-            let places = x.sub(&low)?.div(&high.sub(&low)?)?.mul(bins as f64)?.floor()?.clamp_max((bins - 1) as f64)?;
+            // In the order in which PyTorch rounds.
+            let places = x.sub(&low)?.mul(bins as f64)?.div(&high.sub(&low)?)?.floor()?.clamp_max((bins - 1) as f64)?;
             let inside = x.ge(&low)?.logical_and(&x.le(&high)?)?;
             // Elements outside are counted in one more bin after the last.
             let places = inside.where_cond(&places, bins as f64)?.to_dtype(DType::I64)?;
