@@ -3,7 +3,7 @@
 use std::env;
 use std::process::Command;
 
-use crate::libraries::{Asked, Functions, both};
+use crate::libraries::{Asked, Functions, both, described};
 use crate::random_graphs::{Beyond, Random, random_graph};
 
 const GRAPHS: u64 = 200;
@@ -58,16 +58,10 @@ fn ask_apart(of: &Functions, device: usize) {
 #[test]
 fn descriptors_used_after_they_were_destroyed_are_refused() {
     let Some((own, real)) = both() else { return };
-    let describe = |of: &Functions| {
-        let mut asked = Asked::new(of, 0);
-        let desc = asked.describe(3);
-        asked.made.clear();
-        desc
-    };
     if env::var_os(ASKS).is_some() {
-        return ask_apart(&real, describe(&real));
+        return ask_apart(&real, described(&real));
     }
-    let device = describe(&own);
+    let device = described(&own);
     let answers: Vec<_> = (0..GRAPHS).map(|seed| misused(&own, device, seed)).collect();
     let accepted: Vec<_> = (0..GRAPHS).filter(|seed| answers[*seed as usize] == Some(0)).collect();
     assert!(accepted.is_empty(), "graphs in which a destroyed descriptor is accepted: {accepted:?}");

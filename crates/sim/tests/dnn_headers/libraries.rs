@@ -187,6 +187,14 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// A description of one device for graphs that only differ in themselves. It is not destroyed.
+pub fn described(of: &Functions) -> usize {
+    let mut asked = Asked::new(of, 0);
+    let desc = asked.describe(3);
+    asked.made.clear();
+    desc
+}
+
 /// The simulator's functions and those of the real library, if it is installed.
 pub fn both() -> Option<(Functions, Functions)> {
     let [dnn, _] = wheels()?;

@@ -3,7 +3,7 @@ use std::env;
 
 use kiln_sim::types::*;
 
-use crate::libraries::{Asked, Functions, both};
+use crate::libraries::{Asked, both, described};
 
 /// A generator of numbers, the same for both libraries (splitmix64).
 #[derive(Clone)]
@@ -313,13 +313,6 @@ const GRAPHS: u64 = 20_000;
 #[test]
 fn random_graphs_are_answered_as_by_the_real_library() {
     let Some((own, real)) = both() else { return };
-    let described = |of: &Functions| {
-        let mut asked = Asked::new(of, 0);
-        let desc = asked.describe(3);
-        // It is used by all graphs, so it is not destroyed with `asked`.
-        asked.made.clear();
-        desc
-    };
     let on = [described(&own), described(&real)];
     let count = env::var("KILN_GRAPHS").ok().and_then(|text| text.parse().ok()).unwrap_or(GRAPHS);
     let (mut differences, mut stricter, mut proposed) = (Vec::new(), 0, 0);
