@@ -1,6 +1,6 @@
 //! Golden calls: convolution, pooling, normalization, padding, embedding.
 
-use kiln_tensor::{Conv2d, Convolution, PadMode, PoolDivisor, Pooling, Running, Tensor};
+use kiln_tensor::{Conv2d, Convolution, PadMode, PoolDivisor, Pooling, Running, Scalar, Tensor};
 use serde_json::Value;
 
 use crate::{
@@ -146,7 +146,7 @@ table! {
             Some("reflect") => PadMode::Reflect,
             Some("replicate") => PadMode::Replicate,
             Some("circular") => PadMode::Circular,
-            _ => PadMode::Constant(a.float("value").unwrap_or(0.0)),
+            _ => PadMode::Constant(a.scalar("value").map_or(0.0, Scalar::to_f64)),
         };
         x[0].pad(&a.ints("pad"), mode)?
     };
