@@ -55,26 +55,23 @@ pub(super) unsafe fn direct_conv<T: Compute>(
     let taps = padded.offsets(tall);
     let steps = x.c * taps.len();
     let panel = 2 * kern.lanes;
-    // The weights of each tile of output channels in turn, k-major; then the biases.
-    let mut packed = Scratch::<T>::new((steps + 1) * weights.rows)?;
-    let (packed, biases) = packed.values().split_at_mut(steps * weights.rows);
+    // The weights of each tile of output channels in turn, k-major.
+    let mut packed = Scratch::<T>::new(steps * weights.rows)?;
+    let packed = packed.values();
     let mut tiles = Vec::new();
     let mut row = 0;
     while row < weights.rows {
         let rows = kern.direct_rows.iter().copied().find(|&rows| rows <= weights.rows - row).unwrap_or(1);
         for (i, values) in weights.values[row * weights.columns..].chunks_exact(weights.columns).take(rows).enumerate()
         {
-            for (k, &value) in values[..steps].iter().enumerate() {
+            for (k, &value) in values.iter().enumerate() {
                 packed[row * steps + k * rows + i] = value;
-            }
-            if weights.bias {
-                biases[row + i] = values[steps];
             }
         }
         tiles.push((row, rows));
         row += rows;
     }
-    let (packed, biases): (&[T], &[T]) = (packed, biases);
+    let packed: &[T] = packed;
     let channel = padded.channel(tall);
     let offsets: Vec<usize> = (0..x.c).flat_map(|c| taps.iter().map(move |tap| c * channel + tap)).collect();
 
@@ -109,7 +106,7 @@ pub(super) unsafe fn direct_conv<T: Compute>(
                             offsets: offsets.as_ptr(),
                             c: stage.add(row * ld + lane),
                             c_rs: ld,
-                            bias: if weights.bias { biases[row..].as_ptr() } else { core::ptr::null() },
+                            bias: weights.bias.map_or(core::ptr::null(), |bias| bias[row..].as_ptr()),
                             relu,
                         });
                     }

@@ -184,8 +184,8 @@ impl<T: Compute> Job<'_, T> {
             c_row,
             c_lane,
             load_c: false,
-            bias: core::ptr::null(),
-            bias_on_rows: false,
+            bias: weights.bias.map_or(core::ptr::null(), |bias| bias[rows.start..].as_ptr()),
+            bias_on_rows: true,
             relu: self.relu,
         };
         if all == 0 {
@@ -212,6 +212,7 @@ impl<T: Compute> Job<'_, T> {
                         a: problem.a.add(k0),
                         b: start.cast_const(),
                         load_c: k0 > 0,
+                        bias: if k0 + nk == all { problem.bias } else { core::ptr::null() },
                         relu: self.relu && k0 + nk == all,
                         ..problem
                     };
@@ -238,18 +239,12 @@ impl<T: Compute> Job<'_, T> {
     ) {
         let (lanes, nk) = (self.kern.lanes, steps.len());
         let panel = 2 * lanes;
-        let inputs = self.weights.columns - usize::from(self.weights.bias);
         let taps = self.taps.len();
         for k in ks {
             let i = k - steps.start;
             // SAFETY: lines have `n` elements; every panel has room for `nk` rows of its width.
             unsafe {
-                if k < inputs {
-                    self.taps.gather_tap(&self.x, k / taps, k % taps, input_runs, line);
-                } else {
-                    // The column of biases is multiplied with 1.
-                    std::slice::from_raw_parts_mut(line, n).fill(T::of(1.0));
-                }
+                self.taps.gather_tap(&self.x, k / taps, k % taps, input_runs, line);
                 for l in (0..n).step_by(panel) {
                     let count = panel.min(n - l);
                     let width = if count <= lanes { lanes } else { panel };

@@ -3,22 +3,19 @@
 use std::ops::Range;
 
 use super::{compute::Compute, taps::Taps};
-use crate::{
-    engine::{
-        image::Image,
-        par::{self, Shared},
-    },
-    memory::erased::Erased,
+use crate::engine::{
+    image::Image,
+    par::{self, Shared},
 };
 
-/// One group's weights: `rows` output channels by `columns`, which are `input channels * taps` and, if `bias` is set,
-/// one more column with the biases.
+/// One group's weights: `rows` output channels by `columns`, which are `input channels * taps`.
 #[derive(Clone, Copy)]
 pub(crate) struct Weights<'a, T> {
     pub(crate) values: &'a [T],
     pub(crate) rows: usize,
     pub(crate) columns: usize,
-    pub(crate) bias: bool,
+    /// What is added to each output channel.
+    pub(crate) bias: Option<&'a [T]>,
 }
 
 /// Elements that a thread copies at least.
@@ -26,24 +23,18 @@ const GRAIN: usize = 1 << 15;
 /// Channels that are copied together where rows and columns are exchanged, so that lines of the source are used whole.
 const CHANNELS: usize = 16;
 
-/// Copies filters, each to a row `[channels * taps]`, with its bias behind it if there are biases.
+/// Copies filters, each to a row `[channels * taps]`.
 ///
 /// # Safety
-/// The filters and their biases are readable.
-pub(crate) unsafe fn copy_filters<T: Compute>(
-    filters: &Image<T>,
-    which: Range<usize>,
-    bias: Option<Erased<T>>,
-    to: &mut [T],
-) {
+/// The filters are readable.
+pub(crate) unsafe fn copy_filters<T: Compute>(filters: &Image<T>, which: Range<usize>, to: &mut [T]) {
     let (area, rows) = (filters.area(), which.len());
-    let columns = filters.c * area + usize::from(bias.is_some());
+    let columns = filters.c * area;
     debug_assert!(to.len() >= rows * columns);
     // Filters without elements may have any extents.
     if columns == 0 {
         return;
     }
-    let channels = if area == 0 { 0 } else { filters.c };
     // Contiguous filters are one run each, not one for every channel.
     let dense = filters.dense_planes();
     let to = Shared::new(to);
@@ -54,12 +45,9 @@ pub(crate) unsafe fn copy_filters<T: Compute>(
             unsafe {
                 let to = to.start().add(row * columns);
                 if dense {
-                    filters.ptr.offset(filters.at(o, 0, 0, 0)).gather(1, channels * area, to);
+                    filters.ptr.offset(filters.at(o, 0, 0, 0)).gather(1, columns, to);
                 } else {
-                    (0..channels).for_each(|c| filters.gather_plane(o, c, to.add(c * area)));
-                }
-                if let Some(bias) = &bias {
-                    *to.add(columns - 1) = bias.ptr().offset(o as isize * bias.layout().strides()[0]).load();
+                    (0..filters.c).for_each(|c| filters.gather_plane(o, c, to.add(c * area)));
                 }
             }
         }

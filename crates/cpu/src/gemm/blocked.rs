@@ -282,6 +282,7 @@ impl<S: Source<T>, T: Float> Block<'_, S, T> {
                     _ if p.bias_on_rows => out.bias.wrapping_add(first),
                     _ => out.bias.wrapping_add(self.lane0 + lane),
                 },
+                bias_on_rows: p.bias_on_rows,
                 relu: p.relu && last,
             };
             if lane < unpacked {
@@ -294,18 +295,11 @@ impl<S: Source<T>, T: Float> Block<'_, S, T> {
                 }
             }
             // SAFETY: the tile and everything that it reads lie inside the product or what was packed.
-            unsafe {
-                if out.lane == 1 && (args.bias.is_null() || !p.bias_on_rows) {
-                    (kern.tile)(&args)
-                } else {
-                    self.tile_by_way_of_scratch(args)
-                }
-            }
+            unsafe { if out.lane == 1 { (kern.tile)(&args) } else { self.tile_by_way_of_scratch(args) } }
         }
     }
 
-    /// Computes a tile in the scratch tile and stores it from there, if its lanes are not contiguous in C or its bias
-    /// is one per row.
+    /// Computes a tile in the scratch tile and stores it from there, if its lanes are not contiguous in C.
     ///
     /// # Safety
     /// As for the tile kernel, but for the strides of C, which are those of the output.

@@ -34,8 +34,9 @@ pub(crate) struct TileArgs<T> {
     pub cols: usize,
     /// Whether to add to the contents of C or overwrite them.
     pub load_c: bool,
-    /// Null, or a value to add per lane (`cols` readable elements).
+    /// Null, or a value to add per lane (`cols` readable elements), or with `bias_on_rows` per row (`rows` of them).
     pub bias: *const T,
+    pub bias_on_rows: bool,
     pub relu: bool,
 }
 

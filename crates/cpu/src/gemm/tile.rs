@@ -125,8 +125,12 @@ pub(super) unsafe fn finish_tile<V: Simd>(m: &TileArgs<V::T>, products: *const V
             if n == 0 {
                 break;
             }
-            let bias = if m.bias.is_null() { V::zero() } else { V::load_n(m.bias.add(v * V::L), n) };
+            let on_lanes = !m.bias.is_null() && !m.bias_on_rows;
+            let mut bias = if on_lanes { V::load_n(m.bias.add(v * V::L), n) } else { V::zero() };
             for i in 0..m.rows {
+                if m.bias_on_rows && !m.bias.is_null() {
+                    bias = V::splat(*m.bias.add(i));
+                }
                 let c = m.c.offset(i as isize * m.c_rs).add(v * V::L);
                 let mut x = *products.add(i * m.vectors + v);
                 if m.load_c {

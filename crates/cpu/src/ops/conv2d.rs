@@ -79,12 +79,13 @@ fn forward<T: Compute>(
     }
     let e = rule.extents(w.layout());
     let (from, to, filters) = (Image::new(&x), Image::new(&out), Image::new(&w));
+    let bias: Option<Vec<T>> = bias.map(|bias| {
+        let step = bias.layout().strides()[0];
+        // SAFETY: elements of the checked bias.
+        (0..e.group_out * rule.groups).map(|o| unsafe { bias.ptr().offset(o as isize * step).load() }).collect()
+    });
+    let bias_of = |g: usize| bias.as_ref().map(|bias| &bias[g * e.group_out..(g + 1) * e.group_out]);
     if winograd::suits(rule, w.layout(), out.layout()) {
-        let shift: Option<Vec<T>> = bias.as_ref().map(|bias| {
-            let step = bias.layout().strides()[0];
-            // SAFETY: elements of the checked bias.
-            (0..e.group_out * rule.groups).map(|o| unsafe { bias.ptr().offset(o as isize * step).load() }).collect()
-        });
         let dense = filters.dense_planes();
         let mut done = true;
         for g in 0..rule.groups {
@@ -102,10 +103,9 @@ fn forward<T: Compute>(
                     }
                 }
             };
-            let shift = shift.as_ref().map(|shift| &shift[g * e.group_out..]);
             let (from, to) = (from.channels(g * e.group_in, e.group_in), to.channels(g * e.group_out, e.group_out));
             // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
-            done = done && unsafe { T::winograd(from, rule.padding, &filter, shift, relu, to)? };
+            done = done && unsafe { T::winograd(from, rule.padding, &filter, bias_of(g), relu, to)? };
         }
         if done {
             return Ok(());
@@ -113,21 +113,21 @@ fn forward<T: Compute>(
     }
     let taps = Taps::forward(rule, e.kernel);
     let kern = kernels::best::<T>();
-    let columns = e.group_in * taps.len() + usize::from(bias.is_some());
+    let columns = e.group_in * taps.len();
     let per = e.group_out * columns;
-    let in_place = filters.dense().filter(|_| bias.is_none() && per > 0);
+    let in_place = filters.dense().filter(|_| per > 0);
     let mut copied = Scratch::<T>::new(if in_place.is_some() { 0 } else { per })?;
     for g in 0..rule.groups {
-        // SAFETY: the group's part of the filters, which are borrowed meanwhile; of the weight and of the bias.
+        // SAFETY: the group's part of the filters, which are borrowed meanwhile.
         let values = unsafe {
             if let Some(start) = in_place {
                 std::slice::from_raw_parts(start.add(g * per), per)
             } else {
-                copy_filters(&filters, g * e.group_out..(g + 1) * e.group_out, bias, copied.values());
+                copy_filters(&filters, g * e.group_out..(g + 1) * e.group_out, copied.values());
                 &*copied.values()
             }
         };
-        let weights = Weights { values, rows: e.group_out, columns, bias: bias.is_some() };
+        let weights = Weights { values, rows: e.group_out, columns, bias: bias_of(g) };
         // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
         unsafe {
             let (from, to) = (from.channels(g * e.group_in, e.group_in), to.channels(g * e.group_out, e.group_out));
@@ -182,7 +182,7 @@ fn grad_input<T: Compute>(rule: &Conv2d, grad: Erased<T>, w: Erased<T>, out: Era
             unsafe {
                 copy_filters_transposed(&filters, g * e.group_out..(g + 1) * e.group_out, &taps, weights);
             }
-            let weights = Weights { values: weights, rows: e.group_in, columns, bias: false };
+            let weights = Weights { values: weights, rows: e.group_in, columns, bias: None };
             // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
             unsafe {
                 let to = to.channels(g * e.group_in, e.group_in).every(phase, rule.stride);

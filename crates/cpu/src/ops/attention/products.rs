@@ -236,6 +236,7 @@ unsafe fn multiply_panel<C: Compute>(
         cols: width(lanes),
         load_c: to.accumulate,
         bias: core::ptr::null(),
+        bias_on_rows: false,
         relu: false,
     };
     // SAFETY: the caller's promise; whole vectors of lanes are read and written.

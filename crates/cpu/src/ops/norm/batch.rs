@@ -62,6 +62,44 @@ fn place<T: Real>(x: &Image<T>, n: usize, c: usize, y: usize, start: usize) -> (
     (x.at(n, c, y, 0) + start as isize * step, step)
 }
 
+/// A piece whose elements are adjacent in memory, in the type that is computed in.
+fn adjacent<T: Real>(x: &Image<T>, [n, c, y, start, _]: [usize; 5], flat: bool) -> Option<*mut T> {
+    let (at, step) = place(x, n, c, y, start);
+    x.ptr.offset(at).direct().filter(|_| step == 1 && (!flat || x.is_flat()))
+}
+
+/// The elements of a piece: where they are, or copied to `line`.
+///
+/// # Safety
+/// As [`read`], and nobody writes to the piece meanwhile.
+unsafe fn view<'a, T: Real>(x: &Image<T>, piece: [usize; 5], flat: bool, line: &'a mut [T]) -> &'a [T] {
+    let [.., len] = piece;
+    // SAFETY: the caller's promise.
+    unsafe {
+        if let Some(start) = adjacent(x, piece, flat) {
+            return std::slice::from_raw_parts(start, len);
+        }
+        read(x, piece, flat, line);
+    }
+    &line[..len]
+}
+
+/// Lets `fill` write a piece, where it is or in `line`.
+///
+/// # Safety
+/// The piece is in the image, and nobody else accesses it.
+unsafe fn put<T: Real>(x: &Image<T>, piece: [usize; 5], flat: bool, line: &mut [T], fill: impl FnOnce(&mut [T])) {
+    let [.., len] = piece;
+    // SAFETY: the caller's promise.
+    unsafe {
+        if let Some(start) = adjacent(x, piece, flat) {
+            return fill(std::slice::from_raw_parts_mut(start, len));
+        }
+        fill(&mut line[..len]);
+        write(x, piece, flat, line);
+    }
+}
+
 /// Reads a piece of an image that may have another layout than the one that was cut into pieces.
 ///
 /// # Safety
@@ -227,8 +265,8 @@ fn by_batch<T: Real>(
         let moments = unsafe { shared.part(cs.clone()) };
         pieces(&from, cs.clone(), |c, n, y, start, len| {
             // SAFETY: a piece of the checked layout.
-            unsafe { read(&from, [n, c, y, start, len], from.is_flat(), &mut line) };
-            moments[c - cs.start].add(&line[..len]);
+            let values = unsafe { view(&from, [n, c, y, start, len], from.is_flat(), &mut line) };
+            moments[c - cs.start].add(values);
         });
     });
     let inverse = |m: &Moments| T::of(1.0 / (m.variance() + eps).sqrt());
@@ -280,29 +318,7 @@ fn gradient<T: Real>(
         Relu::Recomputed { bias } => (None, Some(vector(bias, c, 0.0))),
         Relu::Output(output) => (Some(Image::new(&output)), None),
     };
-    // Reads a piece of the images into `b`, and of the gradient, through ReLU, into `a`.
-    let pair = |piece: [usize; 5], a: &mut [T], b: &mut [T], line: &mut [T]| {
-        let [_, c, .., len] = piece;
-        let (a, b, line) = (&mut a[..len], &mut b[..len], &mut line[..len]);
-        // SAFETY: a piece of the checked layouts.
-        unsafe {
-            read(&g, piece, from.is_flat(), a);
-            read(&from, piece, from.is_flat(), b);
-            if let Some(output) = &output {
-                read(output, piece, from.is_flat(), line);
-                mask(a, line);
-            }
-        }
-        if let Some(shift) = &shift {
-            // As in the forward pass, to the last bit.
-            line.copy_from_slice(b);
-            normalize(line, mean[c], inv_std[c] * weight[c], shift[c]);
-            if let Some(rounded) = rounded {
-                line.iter_mut().for_each(|value| *value = rounded(*value));
-            }
-            mask(a, line);
-        }
-    };
+    let pair = Pair { g, from, output, shift, mean: &mean, inv_std: &inv_std, weight: &weight, rounded };
     // For each channel: the sum of the gradient, and that of the gradient times the distance from the mean.
     let mut sums = vec![[0f64; 2]; c];
     let shared = Shared::new(&mut sums);
@@ -312,12 +328,12 @@ fn gradient<T: Real>(
         let sums = unsafe { shared.part(cs.clone()) };
         pieces(&from, cs.clone(), |c, n, y, start, len| {
             let piece = [n, c, y, start, len];
-            pair(piece, &mut a, &mut b, &mut line);
+            let b = pair.read(piece, &mut a[..len], &mut b, &mut line);
             if let Some(residual) = &residual {
                 // SAFETY: a piece of the checked layout, in channels that are this task's.
                 unsafe { write(residual, piece, from.is_flat(), &a) };
             }
-            let (sum, dot) = products(&a[..len], &b[..len], mean[c]);
+            let (sum, dot) = products(&a[..len], b, mean[c]);
             let total = &mut sums[c - cs.start];
             *total = [total[0] + sum.to_f64(), total[1] + dot.to_f64()];
         });
@@ -338,12 +354,55 @@ fn gradient<T: Real>(
             let inv = inv_std[c].to_f64();
             let [sum, dot] = if training { sums[c] } else { [0.0; 2] };
             let (g_mean, slope) = (T::of(sum / count), T::of(dot / count * inv * inv));
-            pair(piece, &mut a, &mut b, &mut line);
-            backward(&mut a[..len], &b[..len], mean[c], g_mean, slope, inv_std[c] * weight[c]);
             // SAFETY: a piece of the checked layout, in channels that are this task's.
-            unsafe { write(&to, piece, from.is_flat(), &a) };
+            unsafe {
+                put(&to, piece, from.is_flat(), &mut a, |a| {
+                    let b = pair.read(piece, a, &mut b, &mut line);
+                    backward(a, b, mean[c], g_mean, slope, inv_std[c] * weight[c]);
+                });
+            }
         });
     });
+}
+
+/// What the gradient reads of an element: the incoming gradient, through a ReLU, and the element itself.
+struct Pair<'a, T: 'static> {
+    g: Image<T>,
+    from: Image<T>,
+    output: Option<Image<T>>,
+    /// For each channel, if elements are to be normalized again to find those that ReLU has let through.
+    shift: Option<Vec<T>>,
+    mean: &'a [T],
+    inv_std: &'a [T],
+    weight: &'a [T],
+    rounded: Option<fn(T) -> T>,
+}
+
+impl<T: Real> Pair<'_, T> {
+    /// Copies a piece of the gradient, through ReLU, to `a`, and returns that of the images, perhaps copied to `b`.
+    fn read<'b>(&self, piece: [usize; 5], a: &mut [T], b: &'b mut [T], line: &mut [T]) -> &'b [T] {
+        let [_, c, .., len] = piece;
+        let flat = self.from.is_flat();
+        // SAFETY: a piece of the checked layouts, which are borrowed meanwhile.
+        let b = unsafe {
+            read(&self.g, piece, flat, a);
+            if let Some(output) = &self.output {
+                mask(a, view(output, piece, flat, line));
+            }
+            view(&self.from, piece, flat, b)
+        };
+        if let Some(shift) = &self.shift {
+            // As in the forward pass, to the last bit.
+            let line = &mut line[..len];
+            line.copy_from_slice(b);
+            normalize(line, self.mean[c], self.inv_std[c] * self.weight[c], shift[c]);
+            if let Some(rounded) = self.rounded {
+                line.iter_mut().for_each(|value| *value = rounded(*value));
+            }
+            mask(a, line);
+        }
+        b
+    }
 }
 
 /// Normalizes every channel with its mean, scale and shift, adds the residual and applies ReLU.
@@ -354,20 +413,19 @@ fn apply<T: Real>(from: &Image<T>, to: &Image<T>, then: &Then<T>, with: &(dyn Fn
         pieces(from, cs, |c, n, y, start, len| {
             let (mean, scale, shift) = with(c);
             let piece = [n, c, y, start, len];
-            // SAFETY: a piece of the checked layout.
-            unsafe { read(from, piece, from.is_flat(), &mut line) };
-            let values = &mut line[..len];
-            normalize(values, mean, scale, shift);
-            if let Some(residual) = &residual {
-                // SAFETY: as above.
-                unsafe { read(residual, piece, from.is_flat(), &mut more) };
-                add(&more[..len], values);
+            // SAFETY: a piece of the checked layouts, in channels that are this task's.
+            unsafe {
+                put(to, piece, from.is_flat(), &mut line, |values| {
+                    read(from, piece, from.is_flat(), values);
+                    normalize(values, mean, scale, shift);
+                    if let Some(residual) = &residual {
+                        add(view(residual, piece, from.is_flat(), &mut more), values);
+                    }
+                    if relu {
+                        rectify(values);
+                    }
+                });
             }
-            if relu {
-                rectify(values);
-            }
-            // SAFETY: a piece of the checked layout, in channels that are this task's.
-            unsafe { write(to, piece, from.is_flat(), &line) };
         });
     });
 }
