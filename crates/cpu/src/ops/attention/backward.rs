@@ -21,7 +21,10 @@ use crate::{
         par::{self, Shared},
         tile::{load_row, steps, store_row},
     },
-    gemm::Matrix,
+    gemm::{
+        Matrix,
+        kernel::{Kernel, TransposedTile},
+    },
     memory::{
         allocator::Scratch,
         view::{Source, Target},
@@ -169,8 +172,8 @@ impl<'b, 'a, S: Element> Task<'b, 'a, S> {
             query_block * kern.lda,
             if kern.row_major { 0 } else { kern.mr * kern.lda },
             queries * pitch,
-            blocks * key_block * features,
-            blocks * key_block * values,
+            (blocks * features + kern.lanes) * key_block,
+            (blocks * values + kern.lanes) * key_block,
         ];
         let mut room = Room::new(&parts)?;
         let [
@@ -223,7 +226,7 @@ impl<'b, 'a, S: Element> Task<'b, 'a, S> {
     /// There are no more keys than the task was made for, and no other thread accesses what is written.
     unsafe fn run(&mut self, sample: usize, group: usize, keys: Range<usize>, of_queries: *mut S::Compute) {
         let backward = self.backward;
-        let Problem { heads, queries, features, values, .. } = backward.problem;
+        let Problem { kern, heads, queries, features, values, .. } = backward.problem;
         let heads_of = backward.problem.heads_of(group);
         for head in heads_of.clone() {
             // SAFETY: the caller's promise.
@@ -260,7 +263,7 @@ impl<'b, 'a, S: Element> Task<'b, 'a, S> {
                     } else {
                         Some((sums.cast_const(), self.key_block))
                     };
-                    store_transposed(sums, block.len(), columns, start, (strides[2], strides[3]));
+                    store_transposed(kern, sums, block.len(), columns, start, (strides[2], strides[3]));
                 }
             }
         }
@@ -427,14 +430,27 @@ impl<'b, 'a, S: Element> Task<'b, 'a, S> {
 /// Writes the transpose of `rows` columns of sums, whose rows are as many elements apart as the pair says, or zeros.
 ///
 /// # Safety
-/// The sums have `columns` rows, and the element (row, column) from `to` on, by its strides, is the caller's.
+/// The sums have `columns` rows, and as many more as make whole vectors; the element (row, column) from `to` on, by its strides,
+/// is the caller's.
 unsafe fn store_transposed<S: Element>(
+    kern: &Kernel<S::Compute>,
     sums: Option<(*const S::Compute, usize)>,
     rows: usize,
     columns: usize,
     to: *mut S,
     (row_stride, column_stride): (isize, isize),
 ) {
+    if let Some((tile, ld)) = sums
+        && S::SAME
+        && column_stride == 1
+    {
+        let (c, load_c, bias) = (to.cast(), false, std::ptr::null());
+        // Its rows are the gradients' columns.
+        let tile =
+            TransposedTile { tile, ld, rows: columns, cols: rows, c, c_cs: row_stride, load_c, bias, relu: false };
+        // SAFETY: the caller's promise; S is the compute type, and a block of keys is whole vectors.
+        return unsafe { (kern.store_transposed)(&tile) };
+    }
     for row in 0..rows {
         for column in 0..columns {
             // SAFETY: the caller's promise.

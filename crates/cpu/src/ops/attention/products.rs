@@ -122,12 +122,14 @@ pub(super) unsafe fn pack_rows<S: Element>(
             super::rows::scale(factor, to);
             continue;
         }
-        to.fill(S::Compute::of(0.0));
-        for row in 0..count {
-            for step in 0..steps {
+        if count < height {
+            to.fill(S::Compute::of(0.0));
+        }
+        for (step, to) in to.chunks_exact_mut(height).enumerate() {
+            for (row, to) in to[..count].iter_mut().enumerate() {
                 // SAFETY: an element of the rows.
                 let x = unsafe { from.offset(row as isize * row_stride + step as isize * column_stride).read() };
-                to[step * height + row] = x.load() * factor;
+                *to = x.load() * factor;
             }
         }
     }
