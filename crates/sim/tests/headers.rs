@@ -3,6 +3,8 @@
 //!
 //! They are looked for in the Python environment of `python3`. Without them the tests pass, unless
 //! `KILN_REQUIRE_HEADERS` is set.
+mod required;
+
 use std::ffi::{c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +15,7 @@ use kiln_sim::api::blas as sim;
 use kiln_sim::api::graph::{Memcpy3d, UpdateResult};
 use kiln_sim::{Algorithm, Candidate, Descriptor, LAYOUT, OPERATION, PREFERENCE};
 use libloading::Library;
+use required::required;
 
 /// The folder of the wheels that has `include/cuda.h`, as the `python3` of the path knows it.
 fn wheels() -> Option<PathBuf> {
@@ -23,8 +26,7 @@ fn wheels() -> Option<PathBuf> {
         .lines()
         .flat_map(folders)
         .find(|folder| folder.join("include/cuda.h").exists() && folder.join("include/cublasLt.h").exists());
-    assert!(found.is_some() || env::var_os("KILN_REQUIRE_HEADERS").is_none(), "NVIDIA's headers are required");
-    found
+    required("the toolkit with cuBLASLt's headers", found)
 }
 
 /// Runs a C compiler on a text.
@@ -301,9 +303,7 @@ fn answers(functions: &Functions, kind: Descriptor) -> Vec<(String, u32, Vec<u8>
 fn descriptors_answer_as_the_real_library() {
     let Some(wheels) = wheels() else { return };
     let library = wheels.join("lib/libcublasLt.so.13");
-    if !library.exists() && env::var_os("KILN_REQUIRE_HEADERS").is_none() {
-        return;
-    }
+    let Some(library) = required("cuBLASLt", library.exists().then_some(library)) else { return };
     // SAFETY: NVIDIA's library has no initializers with requirements on the caller.
     let library: &'static Library = Box::leak(Box::new(unsafe { Library::new(&library) }.unwrap()));
     for name in exported().iter().filter(|name| name.starts_with("cublas")) {

@@ -4,6 +4,8 @@
 //!
 //! They are looked for in the Python environment of `python3`. Without them the tests pass, unless `KILN_REQUIRE_HEADERS`
 //! is set.
+mod required;
+
 use std::env;
 use std::ffi::{CStr, c_char, c_int};
 use std::fs;
@@ -11,6 +13,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use libloading::Library;
+use required::required;
 
 /// The folders of the wheels: of NCCL, and of the runtime whose headers it includes.
 fn wheels() -> Option<[PathBuf; 2]> {
@@ -19,8 +22,7 @@ fn wheels() -> Option<[PathBuf; 2]> {
     let folders = |path: &str| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     let with = |file: &str| text.lines().flat_map(folders).find(|folder| folder.join(file).exists());
     let found = with("include/nccl.h").zip(with("include/cuda_runtime.h")).map(<[PathBuf; 2]>::from);
-    assert!(found.is_some() || env::var_os("KILN_REQUIRE_HEADERS").is_none(), "NVIDIA's headers are required");
-    found
+    required("NCCL with its header", found)
 }
 
 fn simulator() -> PathBuf {

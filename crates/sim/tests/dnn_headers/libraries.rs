@@ -7,7 +7,7 @@ use std::{env, fs};
 use kiln_sim::types::*;
 use libloading::Library;
 
-use crate::{devices, stub};
+use crate::{devices, required::required, stub};
 
 /// The folders of the wheels: of cuDNN, and of the toolkit whose headers it includes.
 pub fn wheels() -> Option<[PathBuf; 2]> {
@@ -27,8 +27,7 @@ pub fn wheels() -> Option<[PathBuf; 2]> {
             let dnn = nvidia.join("cudnn");
             dnn.join("include/cudnn.h").exists().then_some([dnn, toolkit])
         });
-    assert!(found.is_some() || env::var_os("KILN_REQUIRE_HEADERS").is_none(), "NVIDIA's headers are required");
-    found
+    required("cuDNN with its headers", found)
 }
 
 /// The library that the simulator is.
@@ -199,9 +198,7 @@ pub fn described(of: &Functions) -> usize {
 pub fn both() -> Option<(Functions, Functions)> {
     let [dnn, _] = wheels()?;
     let library = dnn.join("lib/libcudnn.so.9");
-    if !library.exists() && env::var_os("KILN_REQUIRE_HEADERS").is_none() {
-        return None;
-    }
+    let library = required("cuDNN", library.exists().then_some(library))?;
     stub::load().unwrap();
     Some((Functions::open(&simulator()), Functions::open(&library)))
 }

@@ -11,6 +11,9 @@ mod devices;
 #[path = "../../../cuda/src/described/stub.rs"]
 mod stub;
 
+#[path = "../required/mod.rs"]
+mod required;
+
 mod destroyed;
 mod libraries;
 mod numbers;
