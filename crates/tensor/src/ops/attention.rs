@@ -299,7 +299,12 @@ impl Plan {
                 scores = scores.add(&mask.to_dtype(scores.dtype())?)?;
                 mask.eq(f64::NEG_INFINITY)?
             };
-            dead = Some(blocked.all_keepdim(-1)?);
+            let none = blocked.all_keepdim(-1)?;
+            if !is_tracing() {
+                // Where no key is visible, softmax has no gradient that is a number.
+                scores = scores.masked_fill(&none, 0)?;
+            }
+            dead = Some(none);
         }
         let mut weights = scores.softmax(-1)?;
         if let Some(dead) = dead {

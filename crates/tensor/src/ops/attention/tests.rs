@@ -79,6 +79,10 @@ fn kernel_is_the_plain_operations() -> Result<()> {
                     &Tensor::arange(0, rows as i64, Device::Cpu)?.ne(rows as i64 / 2)?.reshape([rows, 1])?,
                 )?),
                 Some(Tensor::randn([extents.heads, 1, columns], (DType::F64, Device::Cpu))?),
+                Some(Tensor::randn([rows, columns], (DType::F64, Device::Cpu))?.masked_fill(
+                    &Tensor::arange(0, rows as i64, Device::Cpu)?.remainder(3)?.eq(1)?.reshape([rows, 1])?,
+                    f64::NEG_INFINITY,
+                )?),
             ];
         for is_causal in [false, true] {
             for (i, mask) in masks.iter().enumerate() {
@@ -90,6 +94,23 @@ fn kernel_is_the_plain_operations() -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// A query to which an added mask leaves no key has the output 0 and no gradient, for the mask as well.
+#[test]
+fn queries_without_keys_have_no_gradient() -> Result<()> {
+    let leaves = qkv([&[1, 1, 3, 2], &[1, 1, 4, 2], &[1, 1, 4, 2]])?;
+    let [q, k, v] = &leaves;
+    let row = Tensor::new([false, true, false], Device::Cpu)?.reshape([3, 1])?;
+    let mask = Tensor::zeros([3, 4], (DType::F64, Device::Cpu))?.masked_fill(&row, f64::NEG_INFINITY)?;
+    let mask = mask.requires_grad_(true)?;
+    let out = q.scaled_dot_product_attention(k, v, AttentionOptions::default().mask(&mask))?;
+    let all = parts(&leaves, &out)?;
+    assert!(all.iter().flatten().all(|value| value.is_finite()), "{all:?}");
+    assert_eq!((&all[0][2..4], &all[1][2..4]), (&[0.0; 2][..], &[0.0; 2][..]));
+    let grad = mask.grad().unwrap().to_vec::<f64>()?;
+    assert!(grad[4..8] == [0.0; 4] && grad[..4].iter().all(|value| *value != 0.0), "{grad:?}");
     Ok(())
 }
 
