@@ -87,7 +87,22 @@ fn program_in(ends: &str) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["program", "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
     command.env(VARIABLE, ends).env("TERM", "xterm").env_remove("NO_COLOR");
+    // Shells start what they put in the background with signals ignored, and these tests perhaps with it.
+    act(&mut command, &[libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGTSTP], libc::SIG_DFL);
     command
+}
+
+/// Starts the program with this action for the signals.
+fn act(command: &mut Command, signals: &'static [libc::c_int], action: libc::sighandler_t) {
+    let set = move || {
+        for &signal in signals {
+            // SAFETY: the action is the default, or to ignore the signal, and `signal` may be called between `fork` and `exec`.
+            unsafe { libc::signal(signal, action) };
+        }
+        Ok(())
+    };
+    // SAFETY: it calls nothing but `signal`.
+    unsafe { command.pre_exec(set) };
 }
 
 fn size(columns: u16, rows: u16) -> Winsize {
@@ -239,6 +254,24 @@ fn keys_and_signals_end_the_process_as_ever() {
         }
         let (status, printed, _) = session.finish();
         assert_eq!(status.signal(), Some(number), "{key:?} {signal:?} {printed:?}");
+    }
+}
+
+/// As under `nohup`, or in the background of a script.
+#[test]
+fn signals_that_are_ignored_stay_so() {
+    for (key, signal, number) in [(Some("\x03"), Signal::INT, libc::SIGINT), (None, Signal::HUP, libc::SIGHUP)] {
+        let mut command = program_in("waits");
+        act(&mut command, if number == libc::SIGINT { &[libc::SIGINT] } else { &[libc::SIGHUP] }, libc::SIG_IGN);
+        let mut session = Session::start(command, 80, 24);
+        session.wait_for("q: close the view");
+        match key {
+            Some(key) => session.press(key),
+            None => session.signal(signal),
+        }
+        session.press("q");
+        let (status, printed, after) = session.finish();
+        assert!(status.success() && after.contains("epoch 2/2, step 20/20"), "{signal:?} {printed:?}");
     }
 }
 
