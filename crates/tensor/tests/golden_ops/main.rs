@@ -67,7 +67,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::golden::cases;
 use outcome::Outcome;
 use suite::{Row, Unlike};
-use unlike::{ABSENT, UNLIKE, UNLIKE_SAMPLES};
+use unlike::{ABSENT, UNLIKE, UNLIKE_LINALG, UNLIKE_SAMPLES};
 
 #[cfg(feature = "linalg")]
 const LINALG: [&[Row]; 1] = [linalg::ROWS];
@@ -117,7 +117,8 @@ fn opinfo_samples() {
             let row = rows.iter().find(|row| row.name() == case.op);
             let outcome =
                 row.map_or_else(|| Outcome::Lacks("the operation".into()), |row| suite::outcome(&case, row.call));
-            let listed = UNLIKE.iter().chain(UNLIKE_SAMPLES).any(|unlike| unlike.covers(&case, &outcome));
+            let listed =
+                UNLIKE.iter().chain(UNLIKE_SAMPLES).chain(UNLIKE_LINALG).any(|unlike| unlike.covers(&case, &outcome));
             let column = match &outcome {
                 Outcome::Agrees => 0,
                 _ if listed => 4,
@@ -160,7 +161,7 @@ fn opinfo_samples() {
 #[test]
 fn the_list_of_differences_is_true() {
     let rows: BTreeSet<&str> = tables().iter().map(Row::name).collect();
-    for Unlike { op, why, .. } in UNLIKE.iter().chain(UNLIKE_SAMPLES) {
+    for Unlike { op, why, .. } in UNLIKE.iter().chain(UNLIKE_SAMPLES).chain(UNLIKE_LINALG) {
         assert!((*op == "*" || rows.contains(op)) && !why.is_empty(), "{op}");
     }
 }

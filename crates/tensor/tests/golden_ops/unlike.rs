@@ -35,7 +35,6 @@ const POLES: &str = "at poles of the polygamma functions infinity, where PyTorch
                      large negative numbers that sine costs it 4 digits in f32, 7 in f64";
 const BESSEL: &str = "at infinity the limit, infinity, where PyTorch divides infinity by infinity";
 
-const TRIANGLE: &str = "the triangle that is not read has no gradient; PyTorch's formula fills it";
 const LIMITS: &str = "at infinity, and in PyTorch wherever the exponential of a difference overflows, its formula divides infinity by \
                       infinity; here it is the limit, 0";
 const JUMPS: &str = "0 where the slope is 1 or -1 on both sides; PyTorch differentiates a quotient that is constant, and has what \
@@ -125,8 +124,6 @@ pub const UNLIKE_SAMPLES: &[Unlike] = unlike! {
     "polygamma" "float64*" "gradient": POLES;
     "polygamma" "float64*" "expected NaN": "at infinity the limit, 0, where PyTorch's zeta function has NaN";
     "addcdiv" "float*" "of input 2": ROUNDED;
-    "cholesky_inverse" "*" "gradient": TRIANGLE;
-    "cholesky_solve" "*" "gradient of input 1": TRIANGLE;
     "copysign" "*" "second derivative": JUMPS;
     "float_power" "*" "second derivative": INFINITE;
     "logaddexp" "*" "second derivative": LIMITS;
@@ -134,3 +131,14 @@ pub const UNLIKE_SAMPLES: &[Unlike] = unlike! {
     "sinc" "float32*" "gradient": SERIES;
     "elu" "*" "gradient": "at NaN, PyTorch's gradient is NaN in whole vectors and the incoming one in what is left over; here NaN";
 };
+
+/// Those of linear algebra.
+#[cfg(feature = "linalg")]
+pub const UNLIKE_LINALG: &[Unlike] = unlike! {
+    "cholesky_inverse" "*" "gradient": TRIANGLE;
+    "cholesky_solve" "*" "gradient of input 1": TRIANGLE;
+};
+#[cfg(feature = "linalg")]
+const TRIANGLE: &str = "the triangle that is not read has no gradient; PyTorch's formula fills it";
+#[cfg(not(feature = "linalg"))]
+pub const UNLIKE_LINALG: &[Unlike] = &[];
