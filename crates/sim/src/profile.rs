@@ -204,8 +204,8 @@ impl Profile {
     /// `KILN_SIM_FAIL_LAUNCH`, `KILN_SIM_FAIL_KERNEL`, `KILN_SIM_FAIL_RECORD`, `KILN_SIM_HANG_COLLECTIVE`,
     /// `KILN_SIM_HANG_FOREVER`, `KILN_SIM_NO_EPILOGUES` (numbers, with commas),
     /// `KILN_SIM_CANDIDATES`, `KILN_SIM_NO_PRODUCTS`, `KILN_SIM_NO_CONVOLUTIONS` (as in `fused,data:1=5000`),
-    /// `KILN_SIM_SLOW_CHANNELS`, `KILN_SIM_CUDA` and `KILN_SIM_LAZY_MEMORY`, and by what the driver itself reads: `CUDA_CACHE_PATH`, `CUDA_CACHE_DISABLE`,
-    /// `CUDA_DISABLE_PTX_JIT`.
+    /// `KILN_SIM_SLOW_CHANNELS`, `KILN_SIM_CUDA` and `KILN_SIM_LAZY_MEMORY`, and by what the driver itself reads:
+    /// `CUDA_CACHE_PATH`, `CUDA_CACHE_DISABLE`, `CUDA_DISABLE_PTX_JIT`.
     pub fn from_env() -> Self {
         let mut profile = Profile::default();
         read("KILN_SIM_ARCH", &mut profile.arch);

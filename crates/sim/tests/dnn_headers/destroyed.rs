@@ -78,5 +78,6 @@ fn descriptors_used_after_they_were_destroyed_are_refused() {
     );
     assert_eq!(crashed + refused + accepted + count("not reached"), GRAPHS as usize, "{text}");
     // Were they all refused alike, the simulator would have to answer with the same status.
-    assert!(crashed > 0 && accepted > 0, "the real library seems to check its descriptors: compare the statuses");
+    // Which of the others happens depends on what lies in the freed memory.
+    assert!(crashed + accepted > 0, "the real library seems to check its descriptors: compare the statuses");
 }
