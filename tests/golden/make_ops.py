@@ -135,5 +135,10 @@ for suffix, dtype in [("", f64), ("f32", f32)]:
         operands = [randn(4, 2, 9, dtype=dtype), states[0], randn(9, 3, dtype=dtype)]
         each("gru_layer", {both: ([*operands, randn(9, dtype=dtype)], {"reverse": reverse})})
 each("gru_layer", {"no_bias": ([randn(2, 3, 6), randn(3, 2), randn(6, 2)], {})})
+for suffix, dtype in [("", f64), ("f32", f32)]:
+    for kind in ["rnn_tanh_layer", "rnn_relu_layer"]:
+        for name, reverse in [("", False), ("reverse", True)]:
+            operands = [randn(4, 2, 3, dtype=dtype), randn(2, 3, dtype=dtype), randn(3, 3, dtype=dtype)]
+            each(kind, {"_".join(filter(None, [name, suffix])): (operands, {"reverse": reverse})})
 
 s.write()

@@ -47,11 +47,21 @@ def gru_layer(x, h, weight, bias=None, reverse=False):
     return layer(torch.gru, x, h[None], weight, bias, reverse)
 
 
+def rnn_tanh_layer(x, h, weight, reverse=False):
+    return layer(torch.rnn_tanh, x, h[None], weight, None, reverse)
+
+
+def rnn_relu_layer(x, h, weight, reverse=False):
+    return layer(torch.rnn_relu, x, h[None], weight, None, reverse)
+
+
 OPS = {
     "lstm_cell": lstm_cell,
     "gru_cell": gru_cell,
     "lstm_layer": lstm_layer,
     "gru_layer": gru_layer,
+    "rnn_tanh_layer": rnn_tanh_layer,
+    "rnn_relu_layer": rnn_relu_layer,
     "rsub": lambda x, other: other - x,
     "rdiv": lambda x, other: other / x,
     "rpow": lambda x, base: base**x,

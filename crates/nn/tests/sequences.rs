@@ -216,3 +216,21 @@ fn what_does_not_fit_is_an_error() -> Result<()> {
     }
     Ok(())
 }
+
+/// A layer records one node for all steps.
+#[test]
+fn a_layer_without_gates_is_one_node() -> Result<()> {
+    let x = Tensor::randn([5, 2, 4], Device::Cpu)?;
+    for (nonlinearity, node) in
+        [(RNNNonlinearity::Tanh, "RnnTanhLayerBackward0"), (RNNNonlinearity::ReLU, "RnnReluLayerBackward0")]
+    {
+        let layer = RNN::with_options(4, 3, RNNOptions::default().nonlinearity(nonlinearity))?;
+        let (y, _) = layer.forward_with_state(&x, None)?;
+        let last = y.grad_fn().unwrap();
+        assert_eq!(last.name(), node);
+        // The product with all inputs, the recurrent weight; the initial state has no gradient.
+        let names: Vec<_> = last.next_functions().iter().flatten().map(|next| next.name().to_string()).collect();
+        assert_eq!(names, ["ViewBackward0", "AccumulateGrad"]);
+    }
+    Ok(())
+}

@@ -190,6 +190,7 @@ macro_rules! structured_operations {
                 linear "AddmmBackward0" linear_relu "ReluBackward0"
                 lstm_cell "ThnnFusedLstmCellBackward0" gru_cell "ThnnFusedGruCellBackward0"
                 lstm_layer "LstmLayerBackward0" gru_layer "GruLayerBackward0"
+                rnn_tanh_layer "RnnTanhLayerBackward0" rnn_relu_layer "RnnReluLayerBackward0"
                 conv2d "ConvolutionBackward0" conv2d_relu "ReluBackward0" conv2d_add_relu "ReluBackward0"
                 conv_transpose2d "ConvolutionBackward0"
                 max_pool2d "MaxPool2DWithIndicesBackward0" max_pool2d_with_indices "MaxPool2DWithIndicesBackward0"

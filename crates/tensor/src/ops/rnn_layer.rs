@@ -1,4 +1,4 @@
-//! Layers of LSTM and GRU over all steps of a sequence, as one node of the tape.
+//! Layers of LSTM and GRU over all steps of a sequence, as one node of the tape; `elman.rs` has those without gates.
 //!
 //! A step is a product with the hidden state and one fused cell, in both directions. What does not depend on the order of
 //! steps is done at once: the gradient of the recurrent weight is one product over all steps, and that of the inputs'
@@ -6,6 +6,8 @@
 
 use kiln_backend::{Error, GatedCell, Result, SAVED_GATES};
 use kiln_derive::located;
+
+mod elman;
 
 use super::{
     check,
@@ -36,7 +38,7 @@ impl Tensor {
         reverse: bool,
     ) -> Result<(Tensor, Tensor, Tensor)> {
         cast_operands(GatedCell::Lstm.name(), [self, h, weight, c], [], |[x, h, weight, c], []| {
-            let layer = Layer { cell: GatedCell::Lstm, reverse, has_bias: false };
+            let layer = Layer { cell: GatedCell::Lstm, direction: Direction { reverse }, has_bias: false };
             let (y, h, next) = layer.run(&[x, h, weight, c])?;
             // A layer of an LSTM always has a cell state.
             Ok((y, h, next.unwrap_or_else(|| c.clone())))
@@ -59,7 +61,7 @@ impl Tensor {
         reverse: bool,
     ) -> Result<(Tensor, Tensor)> {
         cast_operands(GatedCell::Gru.name(), [self, h, weight], [bias], |[x, h, weight], [bias]| {
-            let layer = Layer { cell: GatedCell::Gru, reverse, has_bias: bias.is_some() };
+            let layer = Layer { cell: GatedCell::Gru, direction: Direction { reverse }, has_bias: bias.is_some() };
             let inputs: Vec<&Tensor> = [x, h, weight].into_iter().chain(bias).collect();
             layer.run(&inputs).map(|(y, h, _)| (y, h))
         })
@@ -67,12 +69,57 @@ impl Tensor {
     }
 }
 
+/// The order of the steps of a layer, and where its states lie: the initial one and those that steps write, `[L + 1, N, H]`, in the
+/// order of the sequence.
+#[derive(Clone, Copy)]
+struct Direction {
+    reverse: bool,
+}
+
+impl Direction {
+    /// The places of a step among the states: the one that it reads, and the one that it writes.
+    fn places(self, step: usize) -> (i64, i64) {
+        let step = step as i64;
+        if self.reverse { (step + 1, step) } else { (step, step + 1) }
+    }
+
+    /// The place of the initial state.
+    fn initial(self, steps: usize) -> i64 {
+        if self.reverse { steps as i64 } else { 0 }
+    }
+
+    /// The steps in the order in which they are made.
+    fn order(self, steps: usize) -> impl DoubleEndedIterator<Item = usize> + ExactSizeIterator {
+        (0..steps).map(move |i| if self.reverse { steps - 1 - i } else { i })
+    }
+
+    /// The states before each step.
+    fn before(self, states: &Tensor, steps: usize) -> Result<Tensor> {
+        states.narrow(0, usize::from(self.reverse), steps)
+    }
+
+    /// The states after each step.
+    fn after(self, states: &Tensor, steps: usize) -> Result<Tensor> {
+        states.narrow(0, usize::from(!self.reverse), steps)
+    }
+}
+
+/// What is at a place of states, or of what steps have one of.
+fn at(tensor: &Tensor, place: i64) -> Result<Tensor> {
+    Ok(tensor.select(0, place)?.detach())
+}
+
+/// The rows of all steps, `[L * N, …]`.
+fn rows(tensor: &Tensor) -> Result<Tensor> {
+    tensor.flatten(0, 1)
+}
+
 /// A layer in one direction. Its inputs are the inputs' products, the hidden state, the weight, and then the cell state of an
 /// LSTM or the bias of a GRU, if it has one.
 #[derive(Clone, Copy)]
 struct Layer {
     cell: GatedCell,
-    reverse: bool,
+    direction: Direction,
     has_bias: bool,
 }
 
@@ -103,18 +150,6 @@ impl Layer {
         }
     }
 
-    /// The places of a step among `steps + 1` states: the one that it reads, and the one that it writes. Those that steps write
-    /// are in the order of the sequence.
-    fn places(self, step: usize) -> (i64, i64) {
-        let step = step as i64;
-        if self.reverse { (step + 1, step) } else { (step, step + 1) }
-    }
-
-    /// The steps in the order in which they are made.
-    fn order(self, steps: usize) -> impl DoubleEndedIterator<Item = usize> + ExactSizeIterator {
-        (0..steps).map(move |i| if self.reverse { steps - 1 - i } else { i })
-    }
-
     /// The hidden states, the final one, and the final cell state of an LSTM.
     fn run(self, inputs: &[&Tensor]) -> Result<(Tensor, Tensor, Option<Tensor>)> {
         self.check(inputs)?;
@@ -123,8 +158,7 @@ impl Layer {
         }
         let recorded = is_recorded(inputs);
         let Made { states, saved, cells, last } = no_grad(|| self.forward(inputs, recorded))?;
-        let (steps, first) = (inputs[0].dims()[0], usize::from(!self.reverse));
-        let y = no_grad(|| states.narrow(0, first, steps))?.detach();
+        let y = no_grad(|| self.direction.after(&states, inputs[0].dims()[0]))?.detach();
         let outs: Vec<&Tensor> = [&y, &last].into_iter().chain(cells.last()).collect();
         // A weight in the place of an input that is not there keeps the numbers of the others.
         let fourth = inputs.get(3).copied().unwrap_or(inputs[2]);
@@ -145,19 +179,17 @@ impl Layer {
         let (steps, n, features) = (x.dims()[0], h.dims()[0], h.dims()[1]);
         let states = Tensor::empty([steps + 1, n, features], h.options())?;
         let saved = if recorded { Some(Tensor::empty([steps, n, SAVED_GATES * features], h.options())?) } else { None };
-        let slot = |place: i64| Ok::<_, Error>(states.select(0, place)?.detach());
-        slot(if self.reverse { steps as i64 } else { 0 })?.copy_(h)?;
+        at(&states, self.direction.initial(steps))?.copy_(h)?;
         let mut cells: Vec<Tensor> = Vec::new();
         let mut state = if self.cell == GatedCell::Lstm { inputs[3].clone() } else { h.clone() };
         let mut last = state.clone();
-        for step in self.order(steps) {
-            let (from, to) = self.places(step);
-            let hidden = linear(&slot(from)?, weight, bias, false, false)?.0;
+        for step in self.direction.order(steps) {
+            let (from, to) = self.direction.places(step);
+            let hidden = linear(&at(&states, from)?, weight, bias, false, false)?.0;
             // Memory of its own: a primitive cannot read and write one block.
             let next = Tensor::empty(*h.shape(), h.options())?;
-            let saved =
-                saved.as_ref().map(|saved| Ok::<_, Error>(saved.select(0, step as i64)?.detach())).transpose()?;
-            last = slot(to)?;
+            let saved = saved.as_ref().map(|saved| at(saved, step as i64)).transpose()?;
+            last = at(&states, to)?;
             advance(self.cell, [&x.select(0, step as i64)?, &hidden, &state], &last, Some(&next), saved.as_ref())?;
             if self.cell == GatedCell::Lstm {
                 if !recorded {
@@ -187,11 +219,10 @@ impl Layer {
         let is_lstm = self.cell == GatedCell::Lstm;
         let of_x = Tensor::empty([steps, n, self.cell.gates() * features], h.options())?;
         let of_hidden = if is_lstm { None } else { Some(of_x.empty_like()?) };
-        let at = |tensor: &Tensor, place: i64| Ok::<_, Error>(tensor.select(0, place)?.detach());
         let of_y = ctx.grad_of(0);
         let (mut recurrent, mut carried) = (ctx.grad_of(1), ctx.grad_of(2));
-        for (i, step) in self.order(steps).enumerate().rev() {
-            let (place, (from, _)) = (step as i64, self.places(step));
+        for (i, step) in self.direction.order(steps).enumerate().rev() {
+            let (place, (from, _)) = (step as i64, self.direction.places(step));
             // The cell state after step `i` is number `i`; before the first one it is an input.
             let cell = |i: usize| ctx.saved(STATES + 2 + i);
             let state = match i.checked_sub(1) {
@@ -209,9 +240,8 @@ impl Layer {
                 recurrent = Some(product(of_hidden.as_ref().unwrap_or(&of_x), &weight)?);
             }
         }
-        let rows = |tensor: &Tensor| tensor.reshape([steps * n, tensor.dims()[2]]);
         let of_products = rows(of_hidden.as_ref().unwrap_or(&of_x))?;
-        let before = || rows(&states.narrow(0, usize::from(self.reverse), steps)?);
+        let before = || rows(&self.direction.before(&states, steps)?);
         let of_bias = self.has_bias && ctx.needs(3);
         let (of_weight, of_bias) = match (ctx.needs(2), of_bias) {
             (true, true) => {
@@ -238,12 +268,12 @@ impl Layer {
         let mut cell = inputs.get(3).filter(|_| self.cell == GatedCell::Lstm).cloned();
         let mut outputs = Vec::new();
         let products = x.unbind(0)?;
-        for step in self.order(products.len()) {
+        for step in self.direction.order(products.len()) {
             let hidden = h.linear(weight, bias)?;
             (h, cell) = plain(self.cell, &products[step], &hidden, cell.as_ref().unwrap_or(&h))?;
             outputs.push(h.clone());
         }
-        if self.reverse {
+        if self.direction.reverse {
             outputs.reverse();
         }
         Ok((Tensor::stack(&outputs.iter().collect::<Vec<_>>(), 0)?, h, cell))

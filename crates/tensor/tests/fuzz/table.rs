@@ -269,6 +269,14 @@ const SEVERAL: &[(&str, Call)] = &[
         let [x, _, h, _, weight, bias] = recurrent(x, y, 3, true, r);
         Ok(pair(x.gru_layer(&h, &weight, r.flag().then_some(&bias), r.flag())?))
     }),
+    ("rnn_tanh_layer", |x, y, r| {
+        let [x, _, h, _, weight, _] = recurrent(x, y, 1, true, r);
+        Ok(pair(x.rnn_tanh_layer(&h, &weight, r.flag())?))
+    }),
+    ("rnn_relu_layer", |x, y, r| {
+        let [x, _, h, _, weight, _] = recurrent(x, y, 1, true, r);
+        Ok(pair(x.rnn_relu_layer(&h, &weight, r.flag())?))
+    }),
     ("max_dim", |x, _, r| Ok(pair(x.max_dim(r.dim())?))),
     ("max_dim_keepdim", |x, _, r| Ok(pair(x.max_dim_keepdim(r.dim())?))),
     ("min_dim", |x, _, r| Ok(pair(x.min_dim(r.dim())?))),

@@ -97,6 +97,8 @@ table! {
         vec![y, h, c]
     };
     gru_layer => |x, a| x[0].gru_layer(&x[1], &x[2], x.get(3), a.flag("reverse"))?;
+    rnn_tanh_layer => |x, a| x[0].rnn_tanh_layer(&x[1], &x[2], a.flag("reverse"))?;
+    rnn_relu_layer => |x, a| x[0].rnn_relu_layer(&x[1], &x[2], a.flag("reverse"))?;
     softmax => |x, a| with_dtype(&x[0], a)?.softmax(a.int("dim").unwrap())?;
     softmin => |x, a| with_dtype(&x[0], a)?.softmin(a.int("dim").unwrap())?;
     log_softmax => |x, a| with_dtype(&x[0], a)?.log_softmax(a.int("dim").unwrap())?;

@@ -44,6 +44,7 @@ shapes! {
     LSTM = [[2, 8], [2, 8], [2, 2]] [[0, 8], [0, 8], [0, 2]];
     GRU = [[2, 6], [2, 6], [2, 2]] [[0, 6], [0, 6], [0, 2]];
     LSTM_LAYER = [[3, 2, 8], [2, 2], [2, 2], [8, 2]] [[1, 1, 4], [1, 1], [1, 1], [4, 1]] [[2, 0, 8], [0, 2], [0, 2], [8, 2]];
+    RNN_LAYER = [[3, 2, 2], [2, 2], [2, 2]] [[1, 1, 1], [1, 1], [1, 1]] [[2, 0, 2], [0, 2], [2, 2]];
     GRU_LAYER = [[3, 2, 6], [2, 2], [6, 2], [6]] [[1, 1, 3], [1, 1], [3, 1], [3]] [[2, 0, 6], [0, 2], [6, 2], [6]];
     BASE_AND_SOURCE = [[3, 4], [2, 2]];
     BASE_AND_ROWS = [[3, 2], [4, 2]];
@@ -381,6 +382,16 @@ pub const PRODUCTS: &[Check] = checks! {
         y.mul(3)?.add(&h)
     };
     gru_layer GRU_LAYER Any |x| Ok(x[0].gru_layer(&x[1], &x[2], Some(&x[3]), false)?.1);
+    rnn_tanh_layer RNN_LAYER Any |x| {
+        let (y, h) = x[0].rnn_tanh_layer(&x[1], &x[2], false)?;
+        y.mul(3)?.add(&h)
+    };
+    rnn_tanh_layer RNN_LAYER Any |x| Ok(x[0].rnn_tanh_layer(&x[1], &x[2], true)?.1);
+    rnn_relu_layer RNN_LAYER Any |x| Ok(x[0].rnn_relu_layer(&x[1], &x[2], false)?.0);
+    rnn_relu_layer RNN_LAYER Positive |x| {
+        let (y, h) = x[0].rnn_relu_layer(&x[1], &x[2], true)?;
+        y.mul(3)?.add(&h)
+    };
     linear_relu LINEAR Any |x| x[0].linear_relu(&x[1], Some(&x[2]));
     linear_relu LINEAR_NO_BIAS Any |x| x[0].linear_relu(&x[1], None);
     class_loss SCORES Any |x| class_loss(&x[0], &numbers(&[1, 3, 0], 3), ClassLossInput::Logits, Reduction::Mean, 0.1);

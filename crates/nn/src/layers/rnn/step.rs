@@ -120,18 +120,14 @@ impl Weights {
 
     /// Whether [`layer`](Weights::layer) runs all steps at once.
     pub fn is_fused(&self, recurrence: Recurrence) -> bool {
-        match recurrence {
-            Recurrence::Rnn(_) => false,
-            Recurrence::Lstm => self.weight_hr.is_none(),
-            Recurrence::Gru => true,
-        }
+        recurrence != Recurrence::Lstm || self.weight_hr.is_none()
     }
 
     /// [`of_inputs`](Weights::of_inputs) for [`layer`](Weights::layer).
     pub fn of_layer_inputs(&self, recurrence: Recurrence, x: &Tensor) -> Result<Tensor> {
         match (recurrence, &self.bias) {
             // A GRU resets a part of the hidden state's product, with its bias.
-            (Recurrence::Lstm, Some([ih, hh])) => x.linear(&self.weight_ih, Some(&ih.add(&**hh)?)),
+            (Recurrence::Rnn(_) | Recurrence::Lstm, Some([ih, hh])) => x.linear(&self.weight_ih, Some(&ih.add(&**hh)?)),
             _ => self.of_inputs(x),
         }
     }
@@ -145,12 +141,16 @@ impl Weights {
         state: &State,
         backward: bool,
     ) -> Result<(Tensor, State)> {
-        if recurrence == Recurrence::Lstm {
-            let (y, h, c) = of_inputs.lstm_layer(&state.h, state.cell()?, &self.weight_hh, backward)?;
-            return Ok((y, State { h, c: Some(c) }));
-        }
-        let bias = self.bias.as_ref().map(|[_, hh]| &**hh);
-        let (y, h) = of_inputs.gru_layer(&state.h, &self.weight_hh, bias, backward)?;
+        let (h, weight) = (&state.h, &*self.weight_hh);
+        let (y, h) = match recurrence {
+            Recurrence::Rnn(RNNNonlinearity::Tanh) => of_inputs.rnn_tanh_layer(h, weight, backward)?,
+            Recurrence::Rnn(RNNNonlinearity::ReLU) => of_inputs.rnn_relu_layer(h, weight, backward)?,
+            Recurrence::Lstm => {
+                let (y, h, c) = of_inputs.lstm_layer(h, state.cell()?, weight, backward)?;
+                return Ok((y, State { h, c: Some(c) }));
+            }
+            Recurrence::Gru => of_inputs.gru_layer(h, weight, self.bias.as_ref().map(|[_, hh]| &**hh), backward)?,
+        };
         Ok((y, State { h, c: None }))
     }
 }
