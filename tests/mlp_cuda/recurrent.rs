@@ -1,7 +1,7 @@
 //! Recurrent layers on a GPU: what a time step launches, and outputs and gradients against the CPU's.
 
 use kiln::{
-    nn::{GRU, GRUCell, LSTM, LSTMCell, RNNOptions, pack_padded_sequence, pad_packed_sequence},
+    nn::{GRU, GRUCell, LSTM, LSTMCell, RNN, RNNNonlinearity, RNNOptions, pack_padded_sequence, pad_packed_sequence},
     prelude::*,
 };
 
@@ -10,8 +10,12 @@ use crate::{
     support::{TURN, device},
 };
 
+fn relu() -> RNNOptions {
+    RNNOptions::default().nonlinearity(RNNNonlinearity::ReLU)
+}
+
 /// Launches and calls of libraries of a pass forward and back over so many steps; nothing on a GPU.
-fn counted(layer: &impl Module, steps: usize, device: Device) -> kiln::Result<Option<[u64; 2]>> {
+fn counted(layer: &dyn Module, steps: usize, device: Device) -> kiln::Result<Option<[u64; 2]>> {
     let x = Tensor::rand([steps, 4, 8], Device::Cpu)?.to_device(device)?;
     let pass = || layer.forward(&x)?.sum(())?.backward();
     pass()?;
@@ -24,18 +28,25 @@ fn counted(layer: &impl Module, steps: usize, device: Device) -> kiln::Result<Op
     Ok(account().map(|it| [count(&it, "launches") + count(&it, "fills"), count(&it, "library calls")]))
 }
 
-/// A time step is one kernel and one product each way; inputs and weights have one product for all steps.
+/// A time step is one kernel and one product each way, without gates two kernels; inputs and weights have one product for all
+/// steps.
 #[test]
 fn a_time_step_is_a_kernel_and_a_product() -> kiln::Result<()> {
     let Some(device) = device() else { return Ok(()) };
     let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let (lstm, gru) = (LSTM::new(8, 16)?.to(device)?, GRU::new(8, 16)?.to(device)?);
-    let per_step = |few: Option<[u64; 2]>, many: Option<[u64; 2]>| {
-        let (Some(few), Some(many)) = (few, many) else { return };
-        assert_eq!([many[0] - few[0], many[1] - few[1]], [2 * 5, 2 * 5], "of 5 more steps");
-    };
-    per_step(counted(&lstm, 4, device)?, counted(&lstm, 9, device)?);
-    per_step(counted(&gru, 4, device)?, counted(&gru, 9, device)?);
+    let layers: [(Box<dyn Module>, u64); 4] = [
+        (Box::new(LSTM::new(8, 16)?.to(device)?), 1),
+        (Box::new(GRU::new(8, 16)?.to(device)?), 1),
+        (Box::new(RNN::new(8, 16)?.to(device)?), 2),
+        (Box::new(RNN::with_options(8, 16, relu())?.to(device)?), 2),
+    ];
+    for (layer, kernels) in &layers {
+        let (Some(few), Some(many)) = (counted(&**layer, 4, device)?, counted(&**layer, 9, device)?) else {
+            return Ok(());
+        };
+        let name = layer.type_name();
+        assert_eq!([many[0] - few[0], many[1] - few[1]], [2 * kernels * 5, 2 * 5], "of 5 more steps of {name}");
+    }
     Ok(())
 }
 
@@ -87,6 +98,10 @@ fn layers_are_the_cpus() -> kiln::Result<()> {
         )?;
         let gru = |dtype| GRU::with_options(4, hidden, options(dtype));
         alike("GRU", &[3, 2, 4], gru, |gru, x| gru.forward_with_state(x, None).map(|(y, h)| vec![y, h]))?;
+        for nonlinearity in [RNNNonlinearity::Tanh, RNNNonlinearity::ReLU] {
+            let rnn = |dtype| RNN::with_options(4, hidden, options(dtype).nonlinearity(nonlinearity));
+            alike("RNN", &[3, 2, 4], rnn, |rnn, x| rnn.forward_with_state(x, None).map(|(y, h)| vec![y, h]))?;
+        }
     }
     alike(
         "LSTM with projections",
