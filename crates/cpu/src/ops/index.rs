@@ -105,12 +105,14 @@ impl IndexBackend for CpuBackend {
         let grid = Grid::new(x.layout.dims(), dim, [&index_strides, x.layout.strides(), out.layout.strides()]);
         // SAFETY: the grid has the extents of `x`, which are those of `out` except along `dim`, where the indices are
         // below the extent of `out`.
-        unsafe { add_grid(OP, &grid, index.ptr(), Operand::Tensor(x), out, size) }
+        unsafe {
+            combine_grid::<Add>(Scatter { op: OP, grid: &grid, index: index.ptr(), x: Operand::Tensor(x), out, size })
+        }
     }
 
     fn scatter(&self, args: Checked<ScatterArgs>) -> Result<()> {
         let ScatterArgs { mode, x, dim, index, out } = args.into_inner();
-        let (op, dtype) = (mode.name(), out.dtype());
+        let op = mode.name();
         // A number is a tensor that is the same everywhere.
         let no_strides = [0; MAX_RANK];
         let strides = match &x {
@@ -121,27 +123,21 @@ impl IndexBackend for CpuBackend {
         let size = index_axis(out.layout, dim).0;
         check_indices(op, &index, dim, size)?;
         let grid = Grid::new(index.layout().dims(), dim, [index.layout().strides(), strides, out.layout.strides()]);
-        // SAFETY, of all four: the grid has the extents of `index`, which are nowhere above those of `x` (a number with
+        let scatter = Scatter { op, grid: &grid, index: index.ptr(), x, out, size };
+        // SAFETY, of all five: the grid has the extents of `index`, which are nowhere above those of `x` (a number with
         // strides 0 has any), nor above those of `out` except along `dim`, where the indices are below the extent of `out`.
         match mode {
-            ScatterMode::Set => {}
             // SAFETY: see above.
-            ScatterMode::Add => return unsafe { add_grid(op, &grid, index.ptr(), x, out, size) },
+            ScatterMode::Set => unsafe { set_grid(scatter) },
             // SAFETY: see above.
-            ScatterMode::Mul => return unsafe { combine_grid::<Mul>(op, &grid, index.ptr(), x, out, size) },
+            ScatterMode::Add => unsafe { combine_grid::<Add>(scatter) },
             // SAFETY: see above.
-            ScatterMode::Min => return unsafe { combine_grid::<Min>(op, &grid, index.ptr(), x, out, size) },
+            ScatterMode::Mul => unsafe { combine_grid::<Mul>(scatter) },
             // SAFETY: see above.
-            ScatterMode::Max => return unsafe { combine_grid::<Max>(op, &grid, index.ptr(), x, out, size) },
+            ScatterMode::Min => unsafe { combine_grid::<Min>(scatter) },
+            // SAFETY: see above.
+            ScatterMode::Max => unsafe { combine_grid::<Max>(scatter) },
         }
-        for_all!(dtype, T => {
-            let (x, out) = (Values::<T>::new(op, x)?, Target::<T>::new(op, out)?);
-            // SAFETY: as above. Elements are moved as bits.
-            unsafe {
-                scatter_grid::<<T as Stored>::Bits, Set>(&grid, index.ptr(), x.ptr().cast(), out.ptr().cast(), size);
-            }
-        });
-        Ok(())
     }
 }
 
@@ -168,50 +164,44 @@ impl<'a, T: Stored> Values<'a, T> {
     }
 }
 
-/// Adds `x`, the near operand of the grid, to `out`, the far one.
+/// The operands of a scatter: `x` is the near one of the grid, `out` the far one, whose extent along the dimension is `size`.
+struct Scatter<'a> {
+    op: &'static str,
+    grid: &'a Grid,
+    index: *const i64,
+    x: Operand<'a>,
+    out: ViewMut<'a>,
+    size: usize,
+}
+
+/// Writes `x` to `out`.
 ///
 /// # Safety
 /// For the positions of the grid, `index` and `x` are readable, and `out` is writable with the indices that are found
 /// there, which are below `size`.
-unsafe fn add_grid(
-    op: &'static str,
-    grid: &Grid,
-    index: *const i64,
-    x: Operand,
-    out: ViewMut,
-    size: usize,
-) -> Result<()> {
-    for_direct!(out.dtype(), T => {
+unsafe fn set_grid(Scatter { op, grid, index, x, out, size }: Scatter<'_>) -> Result<()> {
+    for_all!(out.dtype(), T => {
         let (x, out) = (Values::<T>::new(op, x)?, Target::<T>::new(op, out)?);
-        // SAFETY: the caller's promise.
-        unsafe { scatter_grid::<T, Add>(grid, index, x.ptr(), out.ptr(), size) };
-        Ok(())
-    }, half => for_half!(half, T => {
-        let (x, out) = (Values::<T>::new(op, x)?, Target::<T>::new(op, out)?);
-        // SAFETY: as above.
-        unsafe { wide::add_grid::<T>(grid, index, x.ptr(), out.ptr(), size) };
-        Ok(())
-    }, other => Err(Error::dtype(op, other, "truth values cannot be added"))))
+        // SAFETY: the caller's promise. Elements are moved as bits.
+        unsafe { scatter_grid::<<T as Stored>::Bits, Set>(grid, index, x.ptr().cast(), out.ptr().cast(), size) };
+    });
+    Ok(())
 }
 
-/// Combines `x`, the near operand of the grid, with `out`, the far one.
+/// Combines `x` with `out`.
 ///
 /// # Safety
-/// As [`add_grid`].
-unsafe fn combine_grid<C: CombineAll>(
-    op: &'static str,
-    grid: &Grid,
-    index: *const i64,
-    x: Operand,
-    out: ViewMut,
-    size: usize,
-) -> Result<()> {
+/// As [`set_grid`].
+unsafe fn combine_grid<C: Combination>(Scatter { op, grid, index, x, out, size }: Scatter<'_>) -> Result<()> {
     for_direct!(out.dtype(), T => {
         let (x, out) = (Values::<T>::new(op, x)?, Target::<T>::new(op, out)?);
         // SAFETY: the caller's promise.
-        unsafe { scatter_grid::<T, Each<C>>(grid, index, x.ptr(), out.ptr(), size) };
+        unsafe { scatter_grid::<T, C>(grid, index, x.ptr(), out.ptr(), size) };
         Ok(())
-    }, other => Err(Error::dtype(op, other, "it takes f32, f64 and integers")))
+    }, _other => {
+        // SAFETY: the caller's promise.
+        unsafe { C::others(Scatter { op, grid, index, x, out, size }) }
+    })
 }
 
 /// Moves from `far` to `near`.
@@ -359,7 +349,6 @@ trait Combine<T> {
 }
 
 struct Set;
-struct Add;
 
 impl<T: Copy> Combine<T> for Set {
     #[inline(always)]
@@ -372,13 +361,48 @@ impl<T: Copy> Combine<T> for Set {
     }
 }
 
-impl<T: Arithmetic> Combine<T> for Add {
+/// A combination by one of the functions of [`Arithmetic`].
+trait Combination {
+    fn of<T: Arithmetic>(from: T, to: T) -> T;
+
+    #[inline(always)]
+    fn of_row<T: Arithmetic>(from: &[T], to: &mut [T]) {
+        from.iter().zip(to).for_each(|(from, to)| *to = Self::of(*from, *to));
+    }
+
+    /// Combines elements that are not computed with as they are stored.
+    ///
+    /// # Safety
+    /// As [`set_grid`].
+    unsafe fn others(scatter: Scatter<'_>) -> Result<()> {
+        Err(Error::dtype(scatter.op, scatter.out.dtype(), "it takes f32, f64 and integers"))
+    }
+}
+
+impl<T: Arithmetic, C: Combination> Combine<T> for C {
     #[inline(always)]
     fn one(from: T, to: T) -> T {
-        to.plus(from)
+        C::of(from, to)
     }
     #[inline(always)]
     fn row(from: &[T], to: &mut [T]) {
+        C::of_row(from, to);
+    }
+}
+
+struct Add;
+struct Mul;
+struct Min;
+struct Max;
+
+impl Combination for Add {
+    #[inline(always)]
+    fn of<T: Arithmetic>(from: T, to: T) -> T {
+        to.plus(from)
+    }
+
+    #[inline(always)]
+    fn of_row<T: Arithmetic>(from: &[T], to: &mut [T]) {
         // The call that chooses an instruction set costs more than a few additions.
         if from.len() < 16 {
             from.iter().zip(to).for_each(|(from, to)| *to = to.plus(*from));
@@ -386,49 +410,35 @@ impl<T: Arithmetic> Combine<T> for Add {
             add_row(from, to);
         }
     }
+
+    unsafe fn others(Scatter { op, grid, index, x, out, size }: Scatter<'_>) -> Result<()> {
+        for_half!(out.dtype(), T => {
+            let (x, out) = (Values::<T>::new(op, x)?, Target::<T>::new(op, out)?);
+            // SAFETY: the caller's promise.
+            unsafe { wide::add_grid::<T>(grid, index, x.ptr(), out.ptr(), size) };
+            Ok(())
+        }, other => Err(Error::dtype(op, other, "truth values cannot be added")))
+    }
 }
 
-/// A combination by one of the functions of [`Arithmetic`].
-trait CombineAll {
-    fn of<T: Arithmetic>(from: T, to: T) -> T;
-}
-
-struct Mul;
-struct Min;
-struct Max;
-
-impl CombineAll for Mul {
+impl Combination for Mul {
     #[inline(always)]
     fn of<T: Arithmetic>(from: T, to: T) -> T {
         to.times(from)
     }
 }
 
-impl CombineAll for Min {
+impl Combination for Min {
     #[inline(always)]
     fn of<T: Arithmetic>(from: T, to: T) -> T {
         to.smaller(from)
     }
 }
 
-impl CombineAll for Max {
+impl Combination for Max {
     #[inline(always)]
     fn of<T: Arithmetic>(from: T, to: T) -> T {
         to.larger(from)
-    }
-}
-
-/// [`Combine`] element by element.
-struct Each<C>(C);
-
-impl<T: Arithmetic, C: CombineAll> Combine<T> for Each<C> {
-    #[inline(always)]
-    fn one(from: T, to: T) -> T {
-        C::of(from, to)
-    }
-    #[inline(always)]
-    fn row(from: &[T], to: &mut [T]) {
-        from.iter().zip(to).for_each(|(from, to)| *to = C::of(*from, *to));
     }
 }
 

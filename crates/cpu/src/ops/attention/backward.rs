@@ -386,22 +386,11 @@ impl<'b, 'a, S: Element> Task<'b, 'a, S> {
         let some = problem.visible_keys(tile.end - 1).saturating_sub(keys.start).min(len);
         // SAFETY: the parts of the room are as large as `new` says, and everything that is read was written.
         unsafe {
-            multiply(
-                kern,
-                features,
-                packed(self.queries, features),
-                Lanes::Packed(self.keys, len, features),
-                some,
-                to(weights),
-            );
-            multiply(
-                kern,
-                values,
-                packed(self.grads, values),
-                Lanes::Packed(self.values, len, values),
-                some,
-                to(slopes),
-            );
+            for (steps, rows, lanes, out) in
+                [(features, self.queries, self.keys, weights), (values, self.grads, self.values, slopes)]
+            {
+                multiply(kern, steps, packed(rows, steps), Lanes::Packed(lanes, len, steps), some, to(out));
+            }
             for (i, query) in tile.clone().enumerate() {
                 let weights = std::slice::from_raw_parts_mut(weights.add(i * kern.lda), len);
                 let slopes = std::slice::from_raw_parts_mut(slopes.add(i * kern.lda), len);
