@@ -118,47 +118,37 @@ fn dot(x: &[f64], y: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + x_rest.iter().zip(y_rest).map(|(x, y)| x * y).sum::<f64>()
 }
 
-/// One random problem: computed by `run`, compared with the reference.
+/// A way to compute products, and what messages call it.
+struct Way<T> {
+    name: String,
+    run: Box<dyn Fn(GemmProblem<T>)>,
+}
+
+impl<T: 'static> Way<T> {
+    fn new(name: impl Into<String>, run: impl Fn(GemmProblem<T>) + 'static) -> Way<T> {
+        Way { name: name.into(), run: Box::new(run) }
+    }
+}
+
+/// One random problem: computed in all ways, compared with the reference, which takes longer than they do.
 fn check<T: Elem>(
     (m, n, k): (usize, usize, usize),
     (la, lb, lc): (usize, usize, usize),
     accumulate: bool,
     epilogue: usize,
     rng: &mut Rng,
-    run: &dyn Fn(GemmProblem<T>),
-    what: &str,
+    ways: &[Way<T>],
 ) {
     let a = Mat::<T>::new(m, k, la, rng);
     let b = Mat::<T>::new(k, n, lb, rng);
-    let mut c = Mat::<T>::new(m, n, lc, rng);
+    let c = Mat::<T>::new(m, n, lc, rng);
     let bias: Vec<T> = (0..n).map(|_| T::make(rng.next(17) as i64 - 8)).collect();
     let (has_bias, relu) = (epilogue & 1 == 1, epilogue & 2 == 2);
-    let before = c.data.clone();
-    // Elements of the buffer that belong to C; the others must stay as they are.
-    let mut mine = vec![false; c.data.len()];
-    let start = c.start;
-    let pc = &mut c.data[start] as *mut T;
-    run(GemmProblem {
-        rows: m,
-        lanes: n,
-        k,
-        a: a.ptr(),
-        a_row: a.rs,
-        a_k: a.cs,
-        b: b.ptr(),
-        b_k: b.rs,
-        b_lane: b.cs,
-        c: pc,
-        c_row: c.rs,
-        c_lane: c.cs,
-        load_c: accumulate,
-        bias: if has_bias { bias.as_ptr() } else { core::ptr::null() },
-        bias_on_rows: false,
-        relu,
-    });
     // Rows of A and columns of B.
     let left: Vec<f64> = (0..m).flat_map(|i| a.line(i, 0, a.cs, k)).collect();
     let right: Vec<f64> = (0..n).flat_map(|j| b.line(0, j, b.rs, k)).collect();
+    // What the buffer has to hold afterwards: the product, and around it what was there before.
+    let mut want: Vec<Option<f64>> = vec![None; c.data.len()];
     for i in 0..m {
         for j in 0..n {
             let mut sum = dot(&left[i * k..][..k], &right[j * k..][..k]);
@@ -171,23 +161,48 @@ fn check<T: Elem>(
             if relu && sum < 0.0 {
                 sum = 0.0;
             }
-            let (sum, got) = (T::wrap(sum), c.data[c.place(i, j)].value());
-            assert!(
-                (got - sum).abs() <= T::EPS * sum.abs(),
-                "{what} {m}x{n}x{k} layouts {la}{lb}{lc} acc {accumulate} epi {epilogue}: ({i},{j}) is {got}, not {sum}"
-            );
-            mine[c.place(i, j)] = true;
+            want[c.place(i, j)] = Some(T::wrap(sum));
         }
     }
-    for (i, mine) in mine.iter().enumerate() {
-        assert!(*mine || c.data[i] == before[i], "{what}: wrote outside of C");
+    for Way { name, run } in ways {
+        let mut data = c.data.clone();
+        run(GemmProblem {
+            rows: m,
+            lanes: n,
+            k,
+            a: a.ptr(),
+            a_row: a.rs,
+            a_k: a.cs,
+            b: b.ptr(),
+            b_k: b.rs,
+            b_lane: b.cs,
+            c: &mut data[c.start] as *mut T,
+            c_row: c.rs,
+            c_lane: c.cs,
+            load_c: accumulate,
+            bias: if has_bias { bias.as_ptr() } else { core::ptr::null() },
+            bias_on_rows: false,
+            relu,
+        });
+        let what = || format!("{name} {m}x{n}x{k} layouts {la}{lb}{lc} acc {accumulate} epi {epilogue}");
+        for (place, (got, want)) in data.iter().zip(&want).enumerate() {
+            let Some(want) = *want else {
+                assert!(*got == c.data[place], "{}: wrote outside of C", what());
+                continue;
+            };
+            let got = got.value();
+            if (got - want).abs() > T::EPS * want.abs() || got.is_nan() {
+                let index = (0..m).flat_map(|i| (0..n).map(move |j| (i, j))).find(|&(i, j)| c.place(i, j) == place);
+                panic!("{}: {index:?} is {got}, not {want}", what());
+            }
+        }
     }
 }
 
 const SIZES: [usize; 15] = [0, 1, 2, 3, 7, 8, 13, 17, 31, 33, 64, 65, 100, 129, 200];
 
 /// All sizes with random layouts, then all layouts with random sizes.
-fn grid<T: Elem>(run: &dyn Fn(GemmProblem<T>), what: &str) {
+fn grid<T: Elem>(ways: &[Way<T>]) {
     let mut rng = Rng(1);
     for m in SIZES {
         for n in SIZES {
@@ -195,7 +210,7 @@ fn grid<T: Elem>(run: &dyn Fn(GemmProblem<T>), what: &str) {
                 let k = SIZES[rng.next(15)];
                 let layouts = (rng.next(8), rng.next(8), rng.next(6));
                 let (acc, epi) = (rng.next(2) == 1, rng.next(EPILOGUES));
-                check((m, n, k), layouts, acc, epi, &mut rng, run, what);
+                check((m, n, k), layouts, acc, epi, &mut rng, ways);
             }
         }
     }
@@ -203,14 +218,14 @@ fn grid<T: Elem>(run: &dyn Fn(GemmProblem<T>), what: &str) {
         for lb in 0..8 {
             for lc in 0..6 {
                 let size = (1 + rng.next(70), 1 + rng.next(70), 1 + rng.next(70));
-                check(size, (la, lb, lc), rng.next(2) == 1, rng.next(EPILOGUES), &mut rng, run, what);
+                check(size, (la, lb, lc), rng.next(2) == 1, rng.next(EPILOGUES), &mut rng, ways);
             }
         }
     }
     // Several blocks of k, of lanes, and parts for several threads.
     for (m, n, k) in [(3, 5000, 40), (70, 900, 30), (300, 70, 500), (30, 20, 1700), (1, 4200, 130), (900, 2, 800)] {
         for layouts in [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 1), (0, 0, 1), (3, 4, 3)] {
-            check((m, n, k), layouts, rng.next(2) == 1, rng.next(EPILOGUES), &mut rng, run, what);
+            check((m, n, k), layouts, rng.next(2) == 1, rng.next(EPILOGUES), &mut rng, ways);
         }
     }
 }
@@ -219,56 +234,45 @@ fn one<'a>() -> Batch<'a> {
     Batch { count: 1, offsets: &|_| [0; 3] }
 }
 
-fn float_kernels<S: Elem + Source<T>, T: Float>() {
-    for kern in kernels::available::<T>() {
-        grid::<S>(
-            &|p| {
-                if p.rows > 0 && p.lanes > 0 {
-                    // SAFETY: `check` builds valid matrices, the kernel is available.
-                    unsafe { split::floats::<S, T>(p, one(), kern) }
-                }
-            },
-            kern.name,
-        );
-    }
+/// By each kernel, divided among threads as products of its size are.
+fn each_kernel<S: Elem + Source<T>, T: Float>() -> impl Iterator<Item = Way<S>> {
+    kernels::available::<T>().into_iter().map(|kern| {
+        Way::new(kern.name, |p: GemmProblem<S>| {
+            if p.rows > 0 && p.lanes > 0 {
+                // SAFETY: `check` builds valid matrices, the kernel is available.
+                unsafe { split::floats::<S, T>(p, one(), kern) }
+            }
+        })
+    })
 }
 
-#[test]
-fn f32_all_kernels() {
-    float_kernels::<f32, f32>();
-}
-#[test]
-fn f64_all_kernels() {
-    float_kernels::<f64, f64>();
-}
-#[test]
-fn f16_all_kernels() {
-    float_kernels::<f16, f32>();
-}
-#[test]
-fn bf16_all_kernels() {
-    float_kernels::<bf16, f32>();
-}
-
-/// Products whose lanes are packed first, in one piece and (room for 2,000 elements) in several.
-fn packed_lanes<T: Elem + Source<T> + Float>() {
-    for room in [2_000, shared::ROOM] {
-        for kern in kernels::available::<T>() {
-            let run = |p: GemmProblem<T>| {
+/// By each kernel, the lanes packed first, in one piece and (room for 2,000 elements) in several.
+fn packed_lanes<T: Elem + Source<T> + Float>() -> impl Iterator<Item = Way<T>> {
+    kernels::available::<T>().into_iter().flat_map(|kern| {
+        [2_000, shared::ROOM].map(|room| {
+            Way::new(format!("{} with room for {room} lanes", kern.name), move |p: GemmProblem<T>| {
                 // SAFETY: `check` builds valid matrices, and the kernel runs on this machine.
                 unsafe { if p.k == 0 { p.empty() } else { shared::product(&p, kern, room) } }
-            };
-            grid::<T>(&run, kern.name);
-        }
-    }
+            })
+        })
+    })
+}
+
+#[test]
+fn f32_products() {
+    grid::<f32>(&each_kernel::<f32, f32>().chain(packed_lanes()).chain([public()]).collect::<Vec<_>>());
 }
 #[test]
-fn f32_packed_lanes() {
-    packed_lanes::<f32>();
+fn f64_products() {
+    grid::<f64>(&each_kernel::<f64, f64>().chain(packed_lanes()).collect::<Vec<_>>());
 }
 #[test]
-fn f64_packed_lanes() {
-    packed_lanes::<f64>();
+fn f16_products() {
+    grid::<f16>(&each_kernel::<f16, f32>().collect::<Vec<_>>());
+}
+#[test]
+fn bf16_products() {
+    grid::<bf16>(&each_kernel::<bf16, f32>().collect::<Vec<_>>());
 }
 
 /// A product of matrices, each given as its start and its strides of rows and columns.
@@ -286,41 +290,42 @@ fn product<'a, T>(
     Gemm { m, n, k, a: matrix(a), b: matrix(b), c: matrix(c), accumulate, epilogue }
 }
 
-fn public<T: Elem + GemmElem>() {
-    grid::<T>(
-        &|p| {
-            // SAFETY: `check` builds valid matrices and a bias of the right length.
-            unsafe {
-                let bias = if p.bias.is_null() { None } else { Some(core::slice::from_raw_parts(p.bias, p.lanes)) };
-                let epilogue = match (bias, p.relu) {
-                    (None, false) => Epilogue::None,
-                    (None, true) => Epilogue::Relu,
-                    (Some(b), false) => Epilogue::Bias(b),
-                    (Some(b), true) => Epilogue::BiasRelu(b),
-                };
-                product(
-                    [p.rows, p.lanes, p.k],
-                    (p.a, p.a_row, p.a_k),
-                    (p.b, p.b_k, p.b_lane),
-                    (p.c, p.c_row, p.c_lane),
-                    p.load_c,
-                    epilogue,
-                )
-                .run()
-            }
-        },
-        "public",
-    );
+/// By what the operations call.
+fn public<T: Elem + GemmElem>() -> Way<T> {
+    Way::new("public", |p: GemmProblem<T>| {
+        // SAFETY: `check` builds valid matrices and a bias of the right length.
+        unsafe {
+            let bias = if p.bias.is_null() { None } else { Some(core::slice::from_raw_parts(p.bias, p.lanes)) };
+            let epilogue = match (bias, p.relu) {
+                (None, false) => Epilogue::None,
+                (None, true) => Epilogue::Relu,
+                (Some(b), false) => Epilogue::Bias(b),
+                (Some(b), true) => Epilogue::BiasRelu(b),
+            };
+            product(
+                [p.rows, p.lanes, p.k],
+                (p.a, p.a_row, p.a_k),
+                (p.b, p.b_k, p.b_lane),
+                (p.c, p.c_row, p.c_lane),
+                p.load_c,
+                epilogue,
+            )
+            .run()
+        }
+    })
+}
+
+#[test]
+fn i64_products() {
+    grid::<i64>(&[public()]);
 }
 #[test]
-fn public_f32() {
-    public::<f32>();
+fn i32_products() {
+    grid::<i32>(&[public()]);
 }
 #[test]
-fn integers() {
-    public::<i64>();
-    public::<i32>();
-    public::<u8>();
+fn u8_products() {
+    grid::<u8>(&[public()]);
 }
 
 #[test]

@@ -12,6 +12,8 @@ pub struct Counting;
 pub static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 pub static BOUND: AtomicUsize = AtomicUsize::new(usize::MAX);
+/// The least bound that would have admitted one of the allocations that were refused.
+pub static REFUSED: AtomicUsize = AtomicUsize::new(usize::MAX);
 /// What is always there: an error that says that memory has run out takes some itself.
 const SMALL: usize = 2048;
 
@@ -23,6 +25,7 @@ fn count(bytes: usize) -> bool {
         PEAK.fetch_max(live, Relaxed);
     } else {
         LIVE.fetch_sub(bytes, Relaxed);
+        REFUSED.fetch_min(live, Relaxed);
     }
     fits
 }
