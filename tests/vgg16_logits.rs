@@ -8,7 +8,7 @@
 //! KILN_VGG16=/tmp/vgg16 cargo test --release -p kiln-tests --test vgg16_logits -- --ignored --nocapture
 //! ```
 //!
-//! `crates/models/tests/vgg.rs` tests in every run that the full size computes what PyTorch computes.
+//! `crates/models/tests/suite/vgg.rs` tests in every run that the full size computes what PyTorch computes.
 
 #[path = "support/checkout.rs"]
 mod checkout;

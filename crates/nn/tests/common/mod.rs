@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test file uses its own part
 
 #[path = "../../../../tests/support/checkout.rs"]
-mod checkout;
+pub mod checkout;
 
 use std::{collections::HashMap, path::PathBuf};
 

@@ -1,0 +1,17 @@
+//! The tests of this crate that need no process of their own: one program, because each is linked on its own, and brings its
+//! copies of what is generic.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod averages;
+mod derive;
+mod display;
+mod early_stopping;
+mod grad_scaler;
+mod losses;
+mod metrics;
+mod optim_db;
+mod schedulers;
+mod sequences;
+mod summary;
