@@ -5,10 +5,9 @@ use kiln_backend::Result;
 
 use super::{compute::Compute, padded_input::PaddedInput, weights::Weights};
 use crate::{
-    engine::image::Image,
+    engine::{image::Image, team},
     gemm::{
         kernel::{DirectConvArgs, Kernel},
-        parallel,
         scratch::with_scratch,
     },
     memory::allocator::Scratch,
@@ -78,7 +77,7 @@ pub(super) unsafe fn direct_conv<T: Compute>(
     let work = (out.n * out.area()).saturating_mul(weights.rows).saturating_mul(steps);
     let threads = if work < SERIAL { 1 } else { rayon::current_num_threads() };
     let parts = out.h.div_ceil(tall);
-    parallel::for_each(out.n * parts, threads, &|i| {
+    team::for_each(out.n * parts, threads, &|i| {
         let (n, y) = (i / parts, i % parts * tall);
         let rows = tall.min(out.h - y);
         let lanes = padded.lanes(rows);

@@ -13,11 +13,11 @@ use crate::{
     engine::{
         image::{Image, image_runs, pixel_runs},
         par::Shared,
+        team,
     },
     gemm::{
         blocked,
         kernel::{DotArgs, Kernel},
-        parallel,
         problem::GemmProblem,
         scratch::with_scratch,
     },
@@ -76,7 +76,7 @@ pub(crate) unsafe fn grad_weight<T: Compute>(
     let sums = sums.values();
     let parts = Shared::new(sums);
     let threads = if tasks == 1 { 1 } else { rayon::current_num_threads() };
-    parallel::for_each(cuts * ranges, threads, &|i| {
+    team::for_each(cuts * ranges, threads, &|i| {
         let (range, cut) = (i / cuts, i % cuts);
         let cs = cut * x.c / cuts..(cut + 1) * x.c / cuts;
         // SAFETY: a task writes its own columns of its own part, and nothing else reads or writes them.
@@ -104,7 +104,7 @@ pub(crate) unsafe fn grad_weight<T: Compute>(
         }
     });
     let sums: &[T] = sums;
-    parallel::for_each(rows, threads, &|row| {
+    team::for_each(rows, threads, &|row| {
         if ranges == 1 {
             return store(row, &sums[row * columns..(row + 1) * columns]);
         }

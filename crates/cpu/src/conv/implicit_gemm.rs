@@ -19,8 +19,9 @@ use crate::{
     engine::{
         image::{Image, pixel_runs},
         par::Shared,
+        team,
     },
-    gemm::{blocked, kernel::Kernel, pack::PackedLanes, parallel, problem::GemmProblem, scratch::with_scratch, shared},
+    gemm::{blocked, kernel::Kernel, pack::PackedLanes, problem::GemmProblem, scratch::with_scratch, shared},
     memory::{allocator::Scratch, erased::copy_row},
 };
 
@@ -76,7 +77,7 @@ pub(super) unsafe fn implicit_gemm<T: Compute>(
         }
         return Ok(());
     }
-    parallel::for_each(blocks, threads, &|b| {
+    team::for_each(blocks, threads, &|b| {
         // SAFETY: the caller's promise; blocks are disjoint.
         unsafe { job.block(range(b), 0..job.weights.rows, None) }
     });
@@ -95,7 +96,7 @@ impl<T: Compute> Job<'_, T> {
         let block = self.k_block();
         let chunk = columns.div_ceil(4 * threads).min(block);
         let chunks = block.div_ceil(chunk);
-        parallel::for_each(columns.div_ceil(block) * chunks, threads, &|i| {
+        team::for_each(columns.div_ceil(block) * chunks, threads, &|i| {
             let k0 = i / chunks * block;
             let steps = k0..columns.min(k0 + block);
             let first = k0 + i % chunks * chunk;
@@ -109,7 +110,7 @@ impl<T: Compute> Job<'_, T> {
         let tiles = rows.div_ceil(kern.mr);
         let parts = tiles.min(2 * threads);
         let row = |part: usize| (part * tiles / parts * kern.mr).min(rows);
-        parallel::for_each(parts, threads, &|i| {
+        team::for_each(parts, threads, &|i| {
             // SAFETY: the caller's promise; parts have disjoint rows, and the panels are packed.
             unsafe { self.block(pixels.clone(), row(i)..row(i + 1), Some(packed)) }
         });

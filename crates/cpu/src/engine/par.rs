@@ -4,7 +4,8 @@
 use std::{marker::PhantomData, ops::Range};
 
 use kiln_backend::Result;
-use rayon::prelude::*;
+
+use super::team;
 
 /// Minimum number of elements of cheap work (an addition) in a task: about ten microseconds.
 pub(crate) const GRAIN: usize = 32 * 1024;
@@ -15,10 +16,10 @@ const ALIGNMENT: usize = 64;
 
 /// Runs `body` on ranges that cover `0..n`, in parallel if there is more than `grain` to do.
 pub(crate) fn ranges(n: usize, grain: usize, body: impl Fn(Range<usize>) + Sync) {
-    // Not generic from here on, or rayon's machinery would be compiled for every loop, together with `body`.
     each_range(n, grain, &body);
 }
 
+/// Not generic, so that it is compiled once.
 fn each_range(n: usize, grain: usize, body: &(dyn Fn(Range<usize>) + Sync)) {
     let grain = grain.max(1);
     if n <= grain || rayon::current_num_threads() == 1 {
@@ -33,7 +34,8 @@ fn each_range(n: usize, grain: usize, body: &(dyn Fn(Range<usize>) + Sync)) {
     if size >= ALIGNMENT {
         size = size.next_multiple_of(ALIGNMENT);
     }
-    (0..n.div_ceil(size)).into_par_iter().for_each(|task| body(task * size..n.min((task + 1) * size)));
+    let each = |task: usize| body(task * size..n.min((task + 1) * size));
+    team::for_each(n.div_ceil(size), rayon::current_num_threads(), &each);
 }
 
 /// [`ranges`] for a body that can fail: returns the error of the first range that has one.

@@ -23,9 +23,10 @@ const GEMV_STEPS: usize = 16;
 /// itself.
 const LANES_AHEAD: isize = 256;
 const STEPS_AHEAD: isize = 12;
-/// Tile rows that are packed together if rows are not contiguous along `k`: each cache line holds a few elements of
-/// neighboring rows, and this uses more of every line.
-const GROUP: usize = 4;
+/// Rows that are packed together if rows are not contiguous along `k`: a step of `k` holds one element of each, side by
+/// side in memory, and the next step is often a page away. With few rows, what they wait for is lines and TLB entries of
+/// which they use a little.
+const GROUP_ROWS: usize = 96;
 /// Above this many tile rows, packing B is too small a share to be worth fusing with the first tile row, and reading B
 /// along its rows (as separate packing does) is kinder to the TLB.
 const FUSE_ROWS: usize = 12;
@@ -147,12 +148,12 @@ impl Plan {
         let direct = S::SAME && p.b_lane == 1 && !is_packed;
         let in_place = direct && tile_rows == 1;
         // If nothing is packed, only C has to stay in cache.
-        let most = if in_place { 4096 } else { kern.nc };
+        let most = if in_place { 4096 } else { kern.lanes_per_block() };
         Plan {
             width,
             height,
             tile_rows,
-            group: if p.a_k == 1 { 1 } else { GROUP },
+            group: if p.a_k == 1 { 1 } else { (GROUP_ROWS / height).max(1) },
             k_block,
             lane_block: block_size(p.lanes, most, width),
             in_place,
@@ -173,7 +174,7 @@ unsafe fn blocks<S: Source<T>, T: Float>(
     out: Output<T>,
 ) {
     let plan = Plan::new(p, kern, k_block, shared.is_some());
-    let a_room = plan.group * kern.mr * kern.lda;
+    let a_room = plan.group * plan.height * kern.lda;
     let lanes = plan.lane_block.min(p.lanes.next_multiple_of(kern.lanes));
     let b_room = if shared.is_some() { 0 } else { k_block * lanes + plan.width };
     with_scratch::<T, _>(a_room + b_room + TILE_ROWS * TILE_LANES, |start| {

@@ -1,6 +1,8 @@
 //! The interface of the register kernels for the blocked product and the convolutions: the kernels of one element type
 //! on one instruction set, and their arguments. [`kernels`](super::kernels) has the instances.
 
+use crate::engine::cache::l2_bytes;
+
 /// Arguments of the tile kernel, which computes a `rows x (vectors * L)` tile of C in registers (`L` lanes a vector).
 pub(crate) struct TileArgs<T> {
     /// Steps of `k`; any number.
@@ -122,8 +124,10 @@ pub(crate) struct Kernel<T> {
     /// Row stride of packed rows that are not k-major: slightly more than `kc`, and an odd multiple of one or two cache
     /// lines, so that rows do not map to the same L1 sets.
     pub lda: usize,
-    /// Maximum lanes per block: the packed lanes (`kc x nc`) take about half of L2.
+    /// Maximum lanes per block: the packed lanes (`kc x nc`) take about half of a usual L2.
     pub nc: usize,
+    /// Up to how many a larger L2 is used for, see [`lanes_per_block`](Kernel::lanes_per_block).
+    pub most_nc: usize,
     /// Whether there is tile code for rows that are not k-major.
     pub row_major: bool,
     /// Whether there is tile code that packs B as it reads it.
@@ -138,6 +142,14 @@ pub(crate) struct Kernel<T> {
 }
 
 impl<T> Kernel<T> {
+    /// Maximum lanes per block of a product: as many as take half of this machine's L2, in whole tiles, but at least `nc`.
+    /// Results do not depend on it.
+    pub(crate) fn lanes_per_block(&self) -> usize {
+        let tile = 2 * self.lanes;
+        let half = l2_bytes() / 2 / (self.kc * size_of::<T>()) / tile * tile;
+        half.clamp(self.nc, self.most_nc)
+    }
+
     /// The number of rows to compute for a tile of `rows` rows, at most `mr`.
     pub(crate) fn height(&self, rows: usize) -> usize {
         self.heights.iter().copied().find(|&height| height >= rows).unwrap_or(self.mr)

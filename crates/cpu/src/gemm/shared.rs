@@ -10,11 +10,11 @@ use super::{
     blocked,
     kernel::Kernel,
     pack::{PackedLanes, pack_lanes},
-    parallel,
     problem::GemmProblem,
     scratch::with_scratch,
     source::{Float, Source},
 };
+use crate::engine::team;
 
 /// Multiply-adds from which a second synchronization of the threads is cheap.
 const WORTH: usize = 30_000_000;
@@ -51,7 +51,7 @@ pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &
     let threads = rayon::current_num_threads();
     let panel = 2 * kern.lanes;
     let kb = blocked::k_block(p, kern);
-    let block = blocked::block_size(p.lanes, (room / p.k).max(kern.nc), panel);
+    let block = blocked::block_size(p.lanes, (room / p.k).max(kern.lanes_per_block()), panel);
     for l0 in (0..p.lanes).step_by(block) {
         let lanes = block.min(p.lanes - l0);
         let width = lanes.next_multiple_of(kern.lanes);
@@ -69,7 +69,7 @@ pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &
             // One queue for both: tasks are taken in order, so a thread that waits for the packing waits only for tasks
             // that other threads are already running.
             let done = AtomicUsize::new(0);
-            parallel::for_each(packs + p.rows.div_ceil(rows), threads, &|i| {
+            team::for_each(packs + p.rows.div_ceil(rows), threads, &|i| {
                 if i < packs {
                     let _done = Count(&done);
                     let (k0, l) = (i / runs * kb, i % runs * run);
@@ -83,7 +83,7 @@ pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &
                     }
                     return;
                 }
-                parallel::wait_until(|| done.load(Acquire) == packs);
+                team::wait_until(|| done.load(Acquire) == packs);
                 let first = (i - packs) * rows;
                 let rows = (first, p.rows.min(first + rows));
                 // SAFETY: the caller's promise; parts have disjoint rows of C, and the lanes are packed: the load

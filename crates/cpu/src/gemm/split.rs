@@ -3,7 +3,8 @@
 use super::kernel::Kernel;
 use super::problem::{Batch, GemmProblem};
 use super::source::{Float, Source};
-use super::{blocked, dots, ints, parallel, shared};
+use super::{blocked, dots, ints, shared};
+use crate::engine::team;
 
 /// Multiply-adds below which waking another thread costs more than it saves.
 const SERIAL: usize = 600_000;
@@ -68,7 +69,7 @@ fn run<S: Copy + Send + Sync>(
     let parts = per * batch.count;
     // Many tiny products are handed out in groups.
     let group = if threads == 1 { parts } else { parts.div_ceil(16 * threads).max(1) };
-    parallel::for_each(parts.div_ceil(group), threads, &|g| {
+    team::for_each(parts.div_ceil(group), threads, &|g| {
         for i in g * group..((g + 1) * group).min(parts) {
             let (rows, lanes) = grid.part(p, i % per);
             each(i / per, rows, lanes);
@@ -99,7 +100,7 @@ fn cost<S, T>(p: &GemmProblem<S>, kern: &Kernel<T>) -> f64 {
         (_, 1) => 0.6,
         _ => 2.0,
     };
-    let (k_blocks, l_blocks) = ((k / kern.kc as f64).ceil(), (l / kern.nc as f64).ceil());
+    let (k_blocks, l_blocks) = ((k / kern.kc as f64).ceil(), (l / kern.lanes_per_block() as f64).ceil());
     compute + pack_lanes * l * k + pack_rows * r * k * l_blocks + store * r * l * k_blocks
 }
 

@@ -11,9 +11,9 @@ use crate::{
     engine::{
         par::GRAIN,
         simd::multiversion,
+        team,
         tile::{load_row, store_row},
     },
-    gemm::parallel,
     memory::view::{Source, Target},
     numeric::{
         dispatch::for_float,
@@ -41,7 +41,7 @@ fn pieces<C: Real>(rows: usize, columns: usize, body: &Piece<'_, C>) {
     let threads = if total <= per_task { 1 } else { rayon::current_num_threads() };
     // Several tasks per thread even out differences in speed.
     let tasks = if threads == 1 { 1 } else { total.div_ceil(per_task).min(4 * threads) };
-    parallel::for_each(tasks, threads, &|task| {
+    team::for_each(tasks, threads, &|task| {
         let mut room = [[C::default(); PIECE]; ROOM];
         for piece in task * total / tasks..(task + 1) * total / tasks {
             let start = piece % per_row * PIECE;

@@ -17,10 +17,8 @@ use self::{
 };
 use super::compute::Filter;
 use crate::{
-    engine::{image::Image, par::Shared},
-    gemm::{
-        blocked, kernel::Kernel, kernels, pack::PackedLanes, parallel, problem::GemmProblem, scratch::with_scratch,
-    },
+    engine::{image::Image, par::Shared, team},
+    gemm::{blocked, kernel::Kernel, kernels, pack::PackedLanes, problem::GemmProblem, scratch::with_scratch},
     memory::allocator::Scratch,
 };
 
@@ -82,7 +80,7 @@ impl<'a> Problem<'a> {
     unsafe fn input(&self, parts: &[TileRow], block: usize, width: usize, v: &Shared<'_, f32>) {
         let lanes = self.kern.lanes;
         let groups = width / lanes;
-        parallel::for_each(parts.len() * groups, rayon::current_num_threads(), &|i| {
+        team::for_each(parts.len() * groups, rayon::current_num_threads(), &|i| {
             let (part, c) = (&parts[i / groups], i % groups * lanes);
             let pixels = part.len * TILE + INPUT_TILE - TILE;
             let first = [
@@ -152,7 +150,7 @@ pub(crate) unsafe fn forward(
     let threads = rayon::current_num_threads();
     let kb = blocked::block_size(c, kern.kc, 8).min(kern.kc);
     // Packs the weights into the panels that the matrix kernels read.
-    parallel::for_each(op / lanes, threads, &|group| {
+    team::for_each(op / lanes, threads, &|group| {
         let o0 = group * lanes;
         let panel = o0 / (2 * lanes) * (2 * lanes);
         let width = if panel + lanes < op { 2 * lanes } else { lanes };
@@ -191,7 +189,7 @@ pub(crate) unsafe fn forward(
         unsafe { p.input(&parts, block, cp, &v) };
         // Points are divided further if there are few tiles for many channels.
         let halves = if tiles >= 8 * kern.mr { 2 } else { 1 };
-        parallel::for_each(POINTS * halves, threads, &|i| {
+        team::for_each(POINTS * halves, threads, &|i| {
             let (point, half) = (i / halves, i % halves);
             let rows = (half * tiles / halves, (half + 1) * tiles / halves);
             // SAFETY: offsets of a point are inside its arrays; tasks write different rows of different points.
@@ -219,7 +217,7 @@ pub(crate) unsafe fn forward(
             }
         });
         let groups = op / lanes;
-        parallel::for_each(parts.len() * groups, threads, &|i| {
+        team::for_each(parts.len() * groups, threads, &|i| {
             let (part, o0) = (&parts[i / groups], i % groups * lanes);
             let pixels = part.len * TILE;
             // Transposing rows reads whole blocks of vectors.
@@ -280,7 +278,7 @@ pub(crate) unsafe fn grad_weight(
         // SAFETY: as in `forward`.
         unsafe { p.input(&parts, block, cp, &v) };
         let groups = op / lanes;
-        parallel::for_each(parts.len() * groups, threads, &|i| {
+        team::for_each(parts.len() * groups, threads, &|i| {
             let (part, o0) = (&parts[i / groups], i % groups * lanes);
             let pixels = part.len * TILE;
             with_scratch::<f32, _>(TILE * pixels * lanes, |pixels_buffer| {
@@ -312,7 +310,7 @@ pub(crate) unsafe fn grad_weight(
             });
         });
         let halves = if c >= 8 * kern.mr { 2 } else { 1 };
-        parallel::for_each(POINTS * halves, threads, &|i| {
+        team::for_each(POINTS * halves, threads, &|i| {
             let (point, half) = (i / halves, i % halves);
             let problem = GemmProblem {
                 rows: c,
@@ -338,7 +336,7 @@ pub(crate) unsafe fn grad_weight(
             };
         });
     }
-    parallel::for_each(op / lanes, threads, &|group| {
+    team::for_each(op / lanes, threads, &|group| {
         let o0 = group * lanes;
         let mut to = [0f32; 9 * 16];
         for ci in 0..c {
