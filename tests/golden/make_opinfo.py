@@ -324,7 +324,7 @@ def chosen(file, is_in):
         row = row_name(op.name)
         counts[row] += out.add(op, f"{row}_{kind}{counts[row]}", sample)
 
-    for dtype, most in [(f32, MOST_FORMS), (i64, 1), (bf16, 1)]:
+    def smallest(dtype, most):
         for op in filter(is_in, operations(dtype)):
             if type(op).__name__ == "UnaryUfuncInfo" and dtype != f32:
                 continue
@@ -336,6 +336,8 @@ def chosen(file, is_in):
                     forms.setdefault(form(sample), (name, sample))
             for _, sample in list(forms.values())[:most]:
                 add(op, sample, "")
+    for dtype, most in [(f32, MOST_FORMS), (i64, 1), (bf16, 1)]:
+        smallest(dtype, most)
     # Extremal values: infinities, NaN, the largest and smallest numbers.
     for dtype in [f32, i64]:
         for op in filter(is_in, operations(dtype)):
@@ -343,6 +345,8 @@ def chosen(file, is_in):
                 wild = [s for s in samples(op, dtype, True) if 0 < elements(s[1]) <= 120][-1:]
                 for _, sample in wild:
                     add(op, sample, "extremal_")
+    for dtype in [f16, u8, b8]:
+        smallest(dtype, 1)
     out.write()
 
 

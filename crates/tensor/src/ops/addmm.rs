@@ -3,16 +3,13 @@
 use kiln_backend::{DType, Error, Result, Scalar};
 use kiln_derive::located;
 
-use super::{promotion::result_type, rhs::Rhs};
+use super::{check, promotion::result_type, rhs::Rhs};
 use crate::{autocast::cast_operands, tensor::Tensor};
 
 /// `beta · x + alpha · product`, in the dtype of `x`. With a `beta` of 0, `x` only gives the shape, so that NaN in it
 /// does not count.
 fn added(op: &'static str, x: &Tensor, product: &Tensor, beta: Scalar, alpha: Scalar) -> Result<Tensor> {
     let dtype = x.dtype();
-    if product.dtype() != dtype {
-        return Err(Error::argument(op, format!("dtypes differ: {dtype} and {}", product.dtype())));
-    }
     if !dtype.is_float() && [beta, alpha].iter().any(|factor| matches!(factor, Scalar::Float(_))) {
         return Err(Error::argument(op, format!("factors of {dtype} must be integers")));
     }
@@ -47,6 +44,8 @@ macro_rules! added_products {
             ) -> Result<Tensor> {
                 let (beta, alpha) = (beta.into(), alpha.into());
                 cast_operands(stringify!($name), [self, $a, $b], [], |[$x, $a, $b], []| {
+                    check::same_kind(stringify!($name), $x, &[$a, $b])?;
+                    let ($a, $b) = (&$a.computed()?, &$b.computed()?);
                     added(stringify!($name), $x, &$product?, beta, alpha)
                 })
             }
@@ -88,7 +87,7 @@ added_products! {
     /// # Errors
     /// Those of [`outer`](Tensor::outer); or if the shapes do not broadcast, dtypes differ, or a factor of integers is
     /// a float.
-    addr |x, vec1, vec2| vec1.widened()?.outer(&vec2.widened()?)?.to_dtype(x.dtype());
+    addr |x, vec1, vec2| vec1.outer(vec2);
 }
 
 /// `Σ batch1[i] @ batch2[i]`, as one product of matrices that lie beside each other.

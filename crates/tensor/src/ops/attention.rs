@@ -162,7 +162,7 @@ impl Plan {
     fn plain(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
         let Extents { queries, keys, .. } = self.extents;
         let dtype = q.dtype();
-        let (q, k, v) = (&computed(q)?, &computed(k)?, &computed(v)?);
+        let (q, k, v) = (&q.computed()?, &k.computed()?, &v.computed()?);
         let mut scores = q.mul(self.scale)?.matmul(&k.transpose(-2, -1)?)?;
         let lower;
         let mask = if self.is_causal {
@@ -193,11 +193,6 @@ impl Plan {
         }
         weights.dropout(self.dropout, true)?.matmul(v)?.to_dtype(dtype)
     }
-}
-
-/// The operand in the type to compute in: half precision in `f32` on the CPU, but unchanged for a GPU's tensor cores.
-fn computed(t: &Tensor) -> Result<Tensor> {
-    if t.device() == Device::Cpu { t.widened() } else { Ok(t.clone()) }
 }
 
 #[cfg(all(test, feature = "cpu"))]

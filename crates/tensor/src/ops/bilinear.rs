@@ -36,17 +36,17 @@ impl Tensor {
         }
         let rows: usize = before.iter().product();
         // `[I, O · J]`: a matrix for each row of the first operand.
-        let flat = weight.permute([1, 0, 2])?.reshape([i, o * j])?;
-        let maps = self.reshape([rows, i])?.matmul(&flat)?.reshape([rows, o, j])?;
-        let mut out = maps.matmul(&other.reshape([rows, j, 1])?)?.reshape([before, &[o]].concat())?;
+        let flat = weight.computed()?.permute([1, 0, 2])?.reshape([i, o * j])?;
+        let maps = self.computed()?.reshape([rows, i])?.matmul(&flat)?.reshape([rows, o, j])?;
+        let mut out = maps.matmul(&other.computed()?.reshape([rows, j, 1])?)?.reshape([before, &[o]].concat())?;
         if let Some(bias) = bias {
             check::same_kind(OP, self, &[bias])?;
             if *bias.shape() != [o] {
                 return Err(Error::shape(OP, format!("a bias of the {o} outputs"), bias.shape()));
             }
-            out = out.add(bias)?;
+            out = out.add(&bias.to_dtype(out.dtype())?)?;
         }
-        Ok(out)
+        out.to_dtype(self.dtype())
     }
 
     /// The cosine of the angle between vectors along `dim`: `x · y / (max(‖x‖, eps) max(‖y‖, eps))`. The operands broadcast

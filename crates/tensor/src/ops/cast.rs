@@ -64,6 +64,12 @@ impl Tensor {
         if self.dtype().is_half() { self.to_dtype(DType::F32) } else { Ok(self.clone()) }
     }
 
+    /// The operand of a product in the type to compute in: half precision in `f32` on the CPU, so that what follows rounds once,
+    /// but unchanged for a GPU's tensor cores.
+    pub(crate) fn computed(&self) -> Result<Tensor> {
+        if self.device() == Device::Cpu { self.widened() } else { Ok(self.clone()) }
+    }
+
     /// A copy on another device; this tensor if it is already there. Channels-last images stay in that order.
     ///
     /// # Errors

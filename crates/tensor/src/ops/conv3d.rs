@@ -16,7 +16,7 @@ use super::{
     images::batched_of,
     pad::PadMode,
 };
-use crate::{autocast::cast_operands, tensor::Tensor};
+use crate::{autocast::cast_operands, autograd::is_recorded, tensor::Tensor};
 
 /// The rule of the planes.
 fn of_planes(rule: &Conv3d) -> Conv2d {
@@ -48,7 +48,10 @@ impl Tensor {
             let [depth, _, _] = output_size(OP, x, weight, rule)?;
             let (n, o, [kd, kh, kw]) = (x.dims()[0], weight.dims()[0], spatial(weight));
             let weight = weight.reshape([o, weight.dims()[1] * kd, kh, kw])?;
-            let out = x.depth_windows(rule, kd, depth)?.conv2d(&weight, bias, &of_planes(rule))?;
+            // The gradient of a plane is a sum over the windows that it is in, rounded once.
+            let source = if is_recorded(&[x]) { x.widened()? } else { x.clone() };
+            let windows = source.depth_windows(rule, kd, depth)?.to_dtype(x.dtype())?;
+            let out = windows.conv2d(&weight, bias, &of_planes(rule))?;
             out.reshape([n, depth, o, out.dims()[2], out.dims()[3]])?.permute([0, 2, 1, 3, 4])?.contiguous()
         })
     }

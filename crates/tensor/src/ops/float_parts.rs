@@ -69,12 +69,17 @@ impl Tensor {
         no_grad(|| negative(&self.detach()))
     }
 
-    /// `self · 2^other` (<https://docs.pytorch.org/docs/stable/generated/torch.ldexp.html>).
+    /// `self · 2^other`, in the dtype of a float among them (<https://docs.pytorch.org/docs/stable/generated/torch.ldexp.html>).
     ///
     /// # Errors
     /// If the shapes do not broadcast, or devices differ.
     pub fn ldexp(&self, other: &Tensor) -> Result<Tensor> {
-        cast_operands("ldexp", [self, other], [], |[x, other], []| x.mul(&other.rpow(2.0)?))
+        cast_operands("ldexp", [self, other], [], |[x, other], []| {
+            let common = result_type(&[&Rhs::from(x), &Rhs::from(other)]);
+            let dtype = if common.is_float() { common } else { DType::F32 };
+            let x = x.to_dtype(dtype)?.widened()?;
+            x.mul(&other.to_dtype(x.dtype())?.rpow(2.0)?)?.to_dtype(dtype)
+        })
     }
 
     /// The mantissa, of a size from 1/2 to 1, and the exponent (`i32`) of each number: it is their `ldexp`. Of 0, infinity and

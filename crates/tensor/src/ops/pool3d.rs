@@ -10,7 +10,7 @@ use super::{
     pool2d::{OutputSize, Pooling, adaptive_size, check_average},
     rounding::RoundingMode,
 };
-use crate::tensor::Tensor;
+use crate::{autograd::is_recorded, tensor::Tensor};
 
 /// Pools volumes `[N, C, D, H, W]`: `planes` pools images `[N, C · D, H, W]`, and `columns` the results as images
 /// `[N, C, D, H' · W']`.
@@ -46,6 +46,11 @@ fn maxima_by_axes(
     Ok((values.reshape(shape)?, indices.reshape(shape)?))
 }
 
+/// Volumes whose gradients, sums over windows that overlap in both passes, are rounded once.
+fn summed_once(x: &Tensor) -> Result<Tensor> {
+    if is_recorded(&[x]) { x.widened() } else { Ok(x.clone()) }
+}
+
 #[located]
 impl Tensor {
     /// The largest element of each window of volumes `[N, C, D, H, W]` or `[C, D, H, W]`; NaN if there is one
@@ -57,11 +62,12 @@ impl Tensor {
         const OP: &str = "max_pool3d";
         batched_of(OP, 3, self, |x| {
             pooling.size(OP, x)?;
-            by_axes(
-                x,
+            let maxima = by_axes(
+                &summed_once(x)?,
                 |planes| planes.max_pool2d(&pooling.of_plane([1, 2])),
                 |columns| columns.max_pool2d(&pooling.of_plane([0, 3])),
-            )
+            )?;
+            maxima.to_dtype(x.dtype())
         })
     }
 
@@ -74,11 +80,12 @@ impl Tensor {
         const OP: &str = "max_pool3d_with_indices";
         with_indices(OP, 3, self, |x| {
             pooling.size(OP, x)?;
-            maxima_by_axes(
-                x,
+            let (maxima, indices) = maxima_by_axes(
+                &summed_once(x)?,
                 |planes| planes.max_pool2d_with_indices(&pooling.of_plane([1, 2])),
                 |columns| columns.max_pool2d_with_indices(&pooling.of_plane([0, 3])),
-            )
+            )?;
+            Ok((maxima.to_dtype(x.dtype())?, indices))
         })
     }
 

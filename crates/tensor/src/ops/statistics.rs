@@ -33,7 +33,11 @@ macro_rules! spreads {
             #[doc = concat!("Those of [`", stringify!($first), "`](Tensor::", stringify!($first), ").")]
             pub fn $name(&self, dims: impl Dims, correction: impl Into<Correction>) -> Result<(Tensor, Tensor)> {
                 let correction: Correction = correction.into();
-                cast_operands(stringify!($name), [self], [], |[x], []| Ok((x.$first(dims.list(), correction)?, x.mean(dims.list())?)))
+                cast_operands(stringify!($name), [self], [], |[own], []| {
+                    let x = own.widened()?;
+                    let (first, mean) = (x.$first(dims.list(), correction)?, x.mean(dims.list())?);
+                    Ok((first.to_dtype(own.dtype())?, mean.to_dtype(own.dtype())?))
+                })
             }
 
             #[doc = concat!("[`", stringify!($name), "`](Tensor::", stringify!($name), ") that keeps the dimensions with extent 1.")]
@@ -42,8 +46,10 @@ macro_rules! spreads {
             #[doc = concat!("Those of [`", stringify!($first), "`](Tensor::", stringify!($first), ").")]
             pub fn $keepdim(&self, dims: impl Dims, correction: impl Into<Correction>) -> Result<(Tensor, Tensor)> {
                 let correction: Correction = correction.into();
-                cast_operands(stringify!($name), [self], [], |[x], []| {
-                    Ok((x.$first_keepdim(dims.list(), correction)?, x.mean_keepdim(dims.list())?))
+                cast_operands(stringify!($name), [self], [], |[own], []| {
+                    let x = own.widened()?;
+                    let (first, mean) = (x.$first_keepdim(dims.list(), correction)?, x.mean_keepdim(dims.list())?);
+                    Ok((first.to_dtype(own.dtype())?, mean.to_dtype(own.dtype())?))
                 })
             }
         )*}
@@ -389,7 +395,8 @@ impl Tensor {
         };
         let centered = wide.sub(&mean)?;
         let scaled = weights.as_ref().map_or_else(|| Ok(centered.clone()), |weights| centered.mul(weights))?;
-        let products = scaled.matmul(&centered.t()?)?.div(&divisor.clamp_min(0.0)?)?.to_dtype(x.dtype())?;
+        let dtype = aweights.map_or(x.dtype(), |weights| x.dtype().promote(weights.dtype()));
+        let products = scaled.matmul(&centered.t()?)?.div(&divisor.clamp_min(0.0)?)?.to_dtype(dtype)?;
         if products.numel() == 1 { products.reshape(()) } else { Ok(products) }
     }
 

@@ -134,7 +134,10 @@ macro_rules! composed_statistics_rows {
                 random |x, _y, _r| one_of(x.corrcoef());
             }
             cumprod {
-                golden |x, a| a.dtype("dtype").map_or(Ok(x[0].clone()), |dtype| x[0].to_dtype(dtype))?.cumprod(a.int("dim").unwrap())?;
+                golden |x, a| match a.dtype("dtype") {
+                    None => x[0].cumprod(a.int("dim").unwrap())?,
+                    Some(dtype) => x[0].to_dtype(dtype)?.cumprod(a.int("dim").unwrap())?.to_dtype(dtype)?,
+                };
                 gradient CUBE Any |x| x[0].cumprod(2);
                 gradient ANY Any |x| x[0].cumprod(0);
                 random |x, _y, r| one_of(x.cumprod(r.dim()));

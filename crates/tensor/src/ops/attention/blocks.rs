@@ -5,7 +5,7 @@ use std::ops::Range;
 use kiln_backend::{DType, RandomState, Result};
 use smallvec::{SmallVec, smallvec};
 
-use super::{Plan, computed, extents::Extents, mask::Mask};
+use super::{Plan, extents::Extents, mask::Mask};
 use crate::{
     autograd::{no_grad, record},
     creation,
@@ -104,18 +104,18 @@ impl Plan {
         for (block, draws) in blocks.iter().zip(draws) {
             let weights = self.weights(block, &self.scaled(&block.queries_of(q)?)?, k, mask)?;
             let weights = self.thinned(&weights, *draws)?;
-            block.queries_of(&out)?.copy_(&weights.matmul(&computed(&block.keys_of(v)?)?)?)?;
+            block.queries_of(&out)?.copy_(&weights.matmul(&block.keys_of(v)?.computed()?)?)?;
         }
         mask.map_or(Ok(out.clone()), |mask| mask.revived(&out))
     }
 
     fn scaled(&self, q: &Tensor) -> Result<Tensor> {
-        computed(q)?.mul(self.scale)
+        q.computed()?.mul(self.scale)
     }
 
     /// The softmax weights of a block.
     fn weights(&self, block: &Block, scaled_q: &Tensor, k: &Tensor, mask: Option<&Mask>) -> Result<Tensor> {
-        let scores = scaled_q.matmul(&computed(&block.keys_of(k)?)?.transpose(-2, -1)?)?;
+        let scores = scaled_q.matmul(&block.keys_of(k)?.computed()?.transpose(-2, -1)?)?;
         if self.is_causal {
             // The square on the diagonal; all keys to its left take part.
             let (first, rows) = (block.queries.start, block.queries.len());
@@ -152,14 +152,14 @@ impl Plan {
         let grad = mask.map_or(Ok(grad.clone()), |mask| mask.revived(grad))?;
         for (block, draws) in blocks.iter().zip(draws) {
             let scaled_q = self.scaled(&block.queries_of(q)?)?;
-            let grad = computed(&block.queries_of(&grad)?)?;
+            let grad = block.queries_of(&grad)?.computed()?;
             let weights = self.weights(block, &scaled_q, k, mask)?;
             let add = |sum: &Tensor, part: Tensor| block.keys_of(sum)?.add_(&part.to_dtype(sum.dtype())?);
             add(&dv, self.thinned(&weights, *draws)?.transpose(-2, -1)?.matmul(&grad)?)?;
-            let dw = grad.matmul(&computed(&block.keys_of(v)?)?.transpose(-2, -1)?)?;
+            let dw = grad.matmul(&block.keys_of(v)?.computed()?.transpose(-2, -1)?)?;
             let ds = weights.softmax_grad(&self.thinned(&dw, *draws)?, 3, false)?;
             add(&dk, ds.transpose(-2, -1)?.matmul(&scaled_q)?)?;
-            block.queries_of(&dq)?.copy_(&ds.matmul(&computed(&block.keys_of(k)?)?)?.mul(self.scale)?)?;
+            block.queries_of(&dq)?.copy_(&ds.matmul(&block.keys_of(k)?.computed()?)?.mul(self.scale)?)?;
         }
         Ok([dq, dk.to_dtype(k.dtype())?, dv.to_dtype(v.dtype())?])
     }
