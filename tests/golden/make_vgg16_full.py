@@ -1,4 +1,4 @@
-"""Writes the files for the ignored test of `tests/vgg16_logits.rs` to a given folder: torchvision's VGG16 with random weights,
+"""Writes the files for the ignored test of `tests/suite/vgg16_logits.rs` to a given folder: torchvision's VGG16 with random weights,
 in both formats of `torch.save` and as safetensors (1.7 GB, so not in the repository), two images and their logits."""
 
 import os

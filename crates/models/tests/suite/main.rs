@@ -4,5 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod mlp;
+mod stochastic_depth;
 mod torchvision;
 mod vgg;

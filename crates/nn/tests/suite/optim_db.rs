@@ -2,6 +2,8 @@
 //! `tests/golden/make_optim_db.py`): 20 steps, states that are loaded and continued, and hyperparameters that are
 //! refused.
 
+use std::thread;
+
 use crate::common::{Golden, number, values};
 use kiln_nn::optim::{
     ASGDOptions, AdadeltaOptions, AdafactorOptions, AdagradOptions, AdamOptions, AdamWOptions, AdamaxOptions, LBFGS,
@@ -187,17 +189,21 @@ macro_rules! with_optimizer {
 #[test]
 fn every_input_of_optim_db_agrees() {
     let golden = Golden::open("optim_db.safetensors");
-    let mut count = 0;
-    for case in &golden.cases {
-        let (name, op, args) = (case["name"].as_str().unwrap(), case["op"].as_str().unwrap(), &case["args"]);
-        if op.ends_with(" error") || op == "LBFGS" {
-            continue;
-        }
-        let result: Result<()> = with_optimizer!(op, run, &golden, name, args);
+    let op = |case: &Value| case["op"].as_str().unwrap().to_owned();
+    let cases: Vec<&Value> =
+        golden.cases.iter().filter(|case| !op(case).ends_with(" error") && op(case) != "LBFGS").collect();
+    assert_eq!(cases.len(), 90);
+    let check = |case: &Value| {
+        let (name, args) = (case["name"].as_str().unwrap(), &case["args"]);
+        let result: Result<()> = with_optimizer!(&*op(case), run, &golden, name, args);
         result.unwrap_or_else(|e| panic!("{name}: {e}"));
-        count += 1;
-    }
-    assert_eq!(count, 90);
+    };
+    // On several threads, because this takes longer than all other tests of this program.
+    thread::scope(|scope| {
+        for part in cases.chunks(cases.len().div_ceil(4)) {
+            scope.spawn(|| part.iter().for_each(|case| check(case)));
+        }
+    });
 }
 
 #[test]

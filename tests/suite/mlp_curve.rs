@@ -1,9 +1,7 @@
 //! The quickstart tutorial's network, trained from the same weights on the same batches as PyTorch: the
 //! losses are PyTorch's. `tests/golden/make_mlp_curve.py` has the formulas.
 
-#[path = "support/checkout.rs"]
-mod checkout;
-
+use crate::checkout;
 use kiln::{
     data::FashionMNIST,
     models::Mlp,

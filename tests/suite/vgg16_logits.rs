@@ -5,18 +5,14 @@
 //!
 //! ```text
 //! python3 tests/golden/make_vgg16_full.py /tmp/vgg16
-//! KILN_VGG16=/tmp/vgg16 cargo test --release -p kiln-tests --test vgg16_logits -- --ignored --nocapture
+//! KILN_VGG16=/tmp/vgg16 cargo test --release -p kiln-tests --test suite vgg16_logits -- --ignored --nocapture
 //! ```
 //!
 //! `crates/models/tests/suite/vgg.rs` tests in every run that the full size computes what PyTorch computes.
 
-#[path = "support/checkout.rs"]
-mod checkout;
-#[path = "golden/fractions.rs"]
-mod fractions;
-
 use std::path::PathBuf;
 
+use crate::{checkout, fractions};
 use anyhow::Context;
 use kiln::{
     io,
