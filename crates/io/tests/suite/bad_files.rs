@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use crate::rewrite::rewrite;
 use kiln_io::{Checkpoint, Metadata, load, save_with_metadata};
 use kiln_tensor::{Device, ErrorKind, StateDict, Tensor};
 use proptest::prelude::*;
@@ -9,7 +10,7 @@ use tempfile::tempdir;
 
 /// The message of the error that loading a file with these bytes gives.
 fn error_of(path: &Path, bytes: &[u8]) -> String {
-    fs::write(path, bytes).unwrap();
+    rewrite(path, bytes);
     let error = load(path, Device::Cpu).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::File { .. } | ErrorKind::Io { .. }), "{error}");
     let message = error.to_string();
@@ -123,7 +124,7 @@ fn a_flipped_bit_is_refused() {
         for bit in 0..8 {
             let mut bytes = whole.clone();
             bytes[byte] ^= 1 << bit;
-            fs::write(&path, &bytes).unwrap();
+            rewrite(&path, &bytes);
             if let Ok(state) = load(&path, Device::Cpu) {
                 // Only where the flip hides that there is a checksum; then nothing else is wrong.
                 assert!((key - 20..key + 10).contains(&byte), "the flip of bit {bit} of byte {byte} went unnoticed");

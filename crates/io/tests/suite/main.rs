@@ -12,4 +12,5 @@ mod npy;
 mod onnx;
 mod optimizers;
 mod pth;
+mod rewrite;
 mod state_dict;
