@@ -140,5 +140,9 @@ for suffix, dtype in [("", f64), ("f32", f32)]:
         for name, reverse in [("", False), ("reverse", True)]:
             operands = [randn(4, 2, 3, dtype=dtype), randn(2, 3, dtype=dtype), randn(3, 3, dtype=dtype)]
             each(kind, {"_".join(filter(None, [name, suffix])): (operands, {"reverse": reverse})})
+each("col2im", {
+    "": ([randn(2, 12, 4)], {"output_size": [3, 4], "kernel_size": [2, 3], "padding": [1, 0], "stride": [2, 1]}),
+    "dilated": ([randn(8, 6)], {"output_size": [4, 4], "kernel_size": [2, 2], "dilation": [2, 1]}),
+})
 
 s.write()

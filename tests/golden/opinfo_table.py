@@ -262,6 +262,10 @@ linalg.eigh: UPLO
 linalg.eigvalsh: UPLO
 linalg.inv
 linalg.lstsq: B
+linalg.lu
+linalg.lu_factor
+linalg.lu_solve: pivots B
+lu_solve: LU_data LU_pivots
 linalg.matrix_norm: ord dim keepdim
 linalg.matrix_power: n
 linalg.matrix_rank
@@ -304,6 +308,11 @@ new_full: size fill_value
 new_ones: size
 new_zeros: size
 nn.functional.channel_shuffle: groups
+nn.functional.interpolate: size scale_factor mode align_corners
+nn.functional.pdist: p
+nn.functional.unfold: kernel_size dilation padding stride
+nn.functional.upsample_bilinear: size scale_factor
+nn.functional.upsample_nearest: size scale_factor
 nn.functional.pixel_shuffle: upscale_factor
 nn.functional.pixel_unshuffle: downscale_factor
 positive
@@ -414,7 +423,7 @@ nn.functional.threshold: threshold value
 
 # Operations of the feature `linalg`, in a file of their own; vectors' products and norms are in every build.
 LINALG = {name for name in OPS if name.startswith("linalg.")} - {f"linalg.{n}" for n in ["cross", "matrix_power", "vander", "vecdot", "vector_norm"]}
-LINALG |= {"cholesky_inverse", "cholesky_solve", "logdet", "matrix_exp", "pinverse"}
+LINALG |= {"cholesky_inverse", "cholesky_solve", "logdet", "lu_solve", "matrix_exp", "pinverse"}
 
 # Operations whose samples are not compared here: layers and losses of kiln-nn, which its own tests compare, and draws from a
 # generator that is not PyTorch's.
@@ -435,6 +444,7 @@ RENAMED = {
     "linalg.norm": "linalg_norm",
     "mH": "mT",
     "pinverse": "pinv",
+    "nn.functional.unfold": "im2col",
     "trapz": "trapezoid",
     "unsafe_split": "split",
     "zero_": "zero_",

@@ -62,6 +62,7 @@ OPS = {
     "gru_layer": gru_layer,
     "rnn_tanh_layer": rnn_tanh_layer,
     "rnn_relu_layer": rnn_relu_layer,
+    "col2im": torch.nn.functional.fold,
     "rsub": lambda x, other: other - x,
     "rdiv": lambda x, other: other / x,
     "rpow": lambda x, base: base**x,

@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 #![cfg(feature = "faer")]
 
+use std::cmp::Ordering;
+
 use faer::{MatMut, MatRef, Side, linalg::solvers::Solve, traits::RealField};
 
 /// The element `i` of the diagonal of an LU factorization is zero: the matrix has no inverse.
@@ -42,6 +44,17 @@ pub struct Svd<T> {
     pub vt: Vec<T>,
 }
 
+/// The LU factorization of an `m × n` matrix with `k = min(m, n)`: row `i` of `l * u` is row `order[i]` of the matrix.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lu<T> {
+    /// The order in which rows are taken.
+    pub order: Vec<usize>,
+    /// `m × k`, lower triangular with ones on the diagonal.
+    pub l: Vec<T>,
+    /// `k × n`, upper triangular.
+    pub u: Vec<T>,
+}
+
 /// Factorizations of matrices of this type.
 ///
 /// # Panics
@@ -56,6 +69,9 @@ pub trait Real: Copy + Sized + 'static {
     /// Solves `a * x = b` for triangular `a` (`n × n`) and `b` (`n × k`), in place. The other triangle of `a` is not read,
     /// and neither is the diagonal if it is a unit one.
     fn solve_triangular(a: &[Self], b: &mut [Self], n: usize, k: usize, upper: bool, unit: bool);
+
+    /// The LU factorization of an `m × n` matrix with partial pivoting. Columns without a pivot are not eliminated.
+    fn lu(a: &[Self], m: usize, n: usize) -> Lu<Self>;
 
     /// The determinant of an `n × n` matrix.
     fn determinant(a: &[Self], n: usize) -> Determinant<Self>;
@@ -104,6 +120,10 @@ macro_rules! real {
 
             fn solve_triangular(a: &[$ty], b: &mut [$ty], n: usize, k: usize, upper: bool, unit: bool) {
                 solve_triangular(a, b, n, k, upper, unit);
+            }
+
+            fn lu(a: &[$ty], m: usize, n: usize) -> Lu<$ty> {
+                lu(a, m, n)
             }
 
             fn determinant(a: &[$ty], n: usize) -> Determinant<$ty> {
@@ -226,6 +246,60 @@ fn pivots<T: RealField + Copy>(a: &[T], n: usize) -> (Vec<T>, bool) {
         .take_while(|pivot| pivot.partial_cmp(&&T::zero_impl()).is_some())
         .any(|&pivot| pivot == T::zero_impl());
     (if zero { vec![T::zero_impl(); n] } else { diagonal }, is_odd)
+}
+
+fn lu<T: RealField + Copy>(a: &[T], m: usize, n: usize) -> Lu<T> {
+    let k = m.min(n);
+    if k == 0 {
+        return Lu { order: (0..m).collect(), l: Vec::new(), u: Vec::new() };
+    }
+    let lu = MatRef::from_row_major_slice(a, m, n).partial_piv_lu();
+    // `faer` divides by pivots of zero.
+    if (0..k).any(|i| lu.U()[(i, i)] == T::zero_impl()) {
+        return eliminated(a, m, n);
+    }
+    Lu { order: lu.P().arrays().0.to_vec(), l: elements(lu.L()), u: elements(lu.U()) }
+}
+
+/// [`lu`] of a matrix with columns that have no pivot.
+fn eliminated<T: RealField + Copy>(a: &[T], m: usize, n: usize) -> Lu<T> {
+    let (k, zero) = (m.min(n), T::zero_impl());
+    let size = |x: T| if x < zero { -x } else { x };
+    let mut rows: Vec<Vec<T>> = a.chunks(n).map(<[T]>::to_vec).collect();
+    let mut order: Vec<usize> = (0..m).collect();
+    for step in 0..k {
+        let mut pivot = step;
+        for row in step + 1..m {
+            if size(rows[row][step]) > size(rows[pivot][step]) {
+                pivot = row;
+            }
+        }
+        rows.swap(step, pivot);
+        order.swap(step, pivot);
+        let (above, below) = rows.split_at_mut(step + 1);
+        let from = &above[step];
+        if from[step] == zero {
+            continue;
+        }
+        for row in below {
+            let factor = row[step] / from[step];
+            row[step] = factor;
+            for (to, &from) in row[step + 1..].iter_mut().zip(&from[step + 1..]) {
+                *to -= factor * from;
+            }
+        }
+    }
+    let l = |row: usize, column: usize| match row.cmp(&column) {
+        Ordering::Less => zero,
+        Ordering::Equal => T::one_impl(),
+        Ordering::Greater => rows[row][column],
+    };
+    let u = |row: usize, column: usize| if row > column { zero } else { rows[row][column] };
+    Lu {
+        l: (0..m).flat_map(|row| (0..k).map(move |column| (row, column))).map(|(row, column)| l(row, column)).collect(),
+        u: (0..k).flat_map(|row| (0..n).map(move |column| (row, column))).map(|(row, column)| u(row, column)).collect(),
+        order,
+    }
 }
 
 fn cholesky<T: RealField + Copy>(a: &[T], n: usize) -> Result<Vec<T>, NotPositiveDefinite> {

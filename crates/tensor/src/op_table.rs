@@ -178,7 +178,7 @@ macro_rules! structured_operations {
                 mean "MeanBackward1" mean_keepdim "MeanBackward1" var "VarBackward0" var_keepdim "VarBackward0"
                 std "StdBackward0" std_keepdim "StdBackward0"
                 nextafter + frexp + renorm + std_mean + std_mean_keepdim + var_mean + var_mean_keepdim + nanmean + nanmean_keepdim + quantile +
-                nanquantile + histc - logcumsumexp + vecdot + matrix_power + dist + cdist + pixel_shuffle +
+                nanquantile + histc - logcumsumexp + vecdot + matrix_power + dist + cdist + pdist + interpolate + interpolate_by + im2col + col2im + pixel_shuffle +
                 pixel_unshuffle + channel_shuffle + logsumexp "LogsumexpBackward0" logsumexp_keepdim "LogsumexpBackward0"
                 norm "LinalgVectorNormBackward0" norm_keepdim "LinalgVectorNormBackward0"
                 softmax "SoftmaxBackward0" log_softmax "LogSoftmaxBackward0"

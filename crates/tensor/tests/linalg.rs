@@ -53,6 +53,14 @@ fn factors_multiply_to_the_matrix() -> Result<()> {
                     assert_close(&u.mul(&s.unsqueeze(-2)?)?.matmul(&vt)?, &a);
                     assert_close(&linalg::svdvals(&a)?, &s);
                 }
+                let (p, l, u) = linalg::lu(&a)?;
+                is_orthogonal(&p);
+                assert_close(&p.matmul(&l)?.matmul(&u)?, &a);
+                assert_close(&l.tril(0)?, &l);
+                assert_close(&u.triu(0)?, &u);
+                let (factors, _) = linalg::lu_factor(&a)?;
+                assert_close(&factors.narrow(-2, 0, u.size(-2)?)?.triu(0)?, &u);
+                assert_close(&factors.narrow(-1, 0, l.size(-1)?)?.tril(-1)?, &l.tril(-1)?);
                 for mode in [QrMode::Reduced, QrMode::Complete] {
                     let (q, r) = linalg::qr(&a, mode)?;
                     is_orthogonal(&q);
@@ -204,6 +212,22 @@ fn gradients_and_second_derivatives() {
         ("slogdet", &[&square], |x| linalg::slogdet(&x[0]).map(|(_, log_abs)| log_abs)),
         ("cholesky", &[&square], |x| {
             linalg::cholesky(&x[0].matmul(&x[0].mt()?)?.add(&Tensor::eye(3, x[0].options().requires_grad(false))?)?)
+        }),
+        ("l", &[&square], |x| linalg::lu(&x[0]).map(|(_, l, _)| l)),
+        ("u", &[&square], |x| linalg::lu(&x[0]).map(|(_, _, u)| u)),
+        ("l of a tall matrix", &[&tall], |x| linalg::lu(&x[0]).map(|(_, l, _)| l)),
+        ("u of a tall matrix", &[&tall], |x| linalg::lu(&x[0]).map(|(_, _, u)| u)),
+        ("l of a wide matrix", &[&wide], |x| linalg::lu(&x[0]).map(|(_, l, _)| l)),
+        ("u of a wide matrix", &[&wide], |x| linalg::lu(&x[0]).map(|(_, _, u)| u)),
+        ("lu_factor of a tall matrix", &[&tall], |x| linalg::lu_factor(&x[0]).map(|(factors, _)| factors)),
+        ("lu_factor of a wide matrix", &[&wide], |x| linalg::lu_factor(&x[0]).map(|(factors, _)| factors)),
+        ("lu_solve", &[&square, &right], |x| {
+            let (factors, pivots) = linalg::lu_factor(&x[0])?;
+            linalg::lu_solve(&factors, &pivots, &x[1], false)
+        }),
+        ("lu_solve, adjoint", &[&square, &right], |x| {
+            let (factors, pivots) = linalg::lu_factor(&x[0])?;
+            linalg::lu_solve(&factors, &pivots, &x[1], true)
         }),
         ("q", &[&tall], |x| linalg::qr(&x[0], QrMode::Reduced).map(|(q, _)| q)),
         ("r", &[&tall], |x| linalg::qr(&x[0], QrMode::Reduced).map(|(_, r)| r)),
@@ -405,4 +429,26 @@ fn a_changed_factor_is_noticed() -> Result<()> {
     vectors.detach().mul_(2.0)?;
     fails(values.sum(())?.backward(), "in-place");
     Ok(())
+}
+
+/// A factorization solves what the matrix does, also where rows are exchanged; matrices without an inverse have factors, too.
+#[test]
+fn factors_of_lu_solve_systems() -> Result<()> {
+    let (a, b) = (randn(&[2, 4, 4]), randn(&[4, 3]));
+    let (factors, pivots) = linalg::lu_factor(&a)?;
+    assert_close(&a.matmul(&linalg::lu_solve(&factors, &pivots, &b, false)?)?, &b.expand([2, 4, 3])?);
+    assert_close(&a.mt()?.matmul(&linalg::lu_solve(&factors, &pivots, &b, true)?)?, &b.expand([2, 4, 3])?);
+    let singular = Tensor::new([[0f64, 0., 3.], [0., 0., 1.], [2., 4., 5.]], Device::Cpu)?;
+    let (p, l, u) = linalg::lu(&singular)?;
+    assert_close(&p.matmul(&l)?.matmul(&u)?, &singular);
+    assert_eq!(linalg::lu_factor(&singular)?.1.to_vec::<i32>()?, [3, 2, 3]);
+    let refused = |pivots: &[i32]| {
+        let pivots = Tensor::from_slice(pivots, [3], Device::Cpu)?;
+        let error = linalg::lu_solve(&singular, &pivots, &randn(&[3, 1]), false).err();
+        assert!(error.is_some_and(|error| error.to_string().starts_with("lu_solve: ")));
+        Ok::<_, Error>(())
+    };
+    refused(&[1, 2, 4])?;
+    refused(&[0, 2, 3])?;
+    refused(&[i32::MIN, 2, 3])
 }

@@ -51,6 +51,7 @@ policies! {
         "rdiv"
         "acos" "asin" "tan" "cosh" "sinh" "erfinv" "softplus"
         "softmax" "log_softmax" "logsumexp" "sum" "mean" "prod" "cumsum" "cumprod" "norm" "renorm" "dist" "cdist"
+        "pdist" "interpolate"
         "layer_norm" "group_norm" "rms_norm" "local_response_norm" "normalize" "cosine_similarity" "pairwise_distance"
         "cross_entropy" "nll_loss" "mse_loss" "l1_loss" "smooth_l1_loss" "huber_loss" "kl_div" "poisson_nll_loss"
         "gaussian_nll_loss" "binary_cross_entropy" "binary_cross_entropy_with_logits" "hinge_embedding_loss"
@@ -58,7 +59,7 @@ policies! {
         "multilabel_margin_loss" "multilabel_soft_margin_loss" "ctc_loss"
         // Factorizations, which there are none of in half precision; PyTorch's CUDA autocast refuses them.
         "inv" "solve" "solve_triangular" "det" "slogdet" "cholesky" "qr" "svd" "svdvals" "eigh" "eigvalsh" "pinv" "lstsq"
-        "matrix_rank" "matrix_norm" "matrix_exp" "cond";
+        "lu" "lu_factor" "lu_solve" "matrix_rank" "matrix_norm" "matrix_exp" "cond";
     // Arithmetic, `where_cond`, `cat` and `stack` promote their operands always.
     Widest: "dot" "bilinear" "scatter_add" "index_put";
     // Composed of operations with a policy, but operations of their own in PyTorch.

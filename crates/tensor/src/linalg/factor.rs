@@ -112,6 +112,23 @@ pub(super) fn solve_triangular(a: &Tensor, b: &Tensor, upper: bool, unit: bool) 
     })
 }
 
+/// The order in which rows are taken, `[…, m]`, and the factors `l` and `u`.
+pub(super) fn lu(a: &Tensor) -> Result<[Tensor; 3]> {
+    let (m, n) = extents(a);
+    let k = m.min(n);
+    with_real!(a.dtype(), T => {
+        let (batch, mut order, mut l, mut u) = (Batch::<T>::new(a)?, Vec::new(), Vec::new(), Vec::new());
+        for i in 0..batch.len() {
+            let found = T::lu(batch.matrix(i), m, n);
+            order.extend(found.order.into_iter().map(|row| row as i64));
+            l.extend(found.l);
+            u.extend(found.u);
+        }
+        let order = Tensor::from_slice(&order, &[batch.shape, &[m]].concat()[..], a.device())?;
+        Ok([order, batch.tensor(l, &[m, k], a)?, batch.tensor(u, &[k, n], a)?])
+    })
+}
+
 /// Determinants, their signs, and the logarithms of their absolute values.
 pub(super) fn determinant(a: &Tensor) -> Result<[Tensor; 3]> {
     let (n, _) = extents(a);

@@ -25,6 +25,7 @@ mod determinant;
 mod factor;
 mod factorizations;
 mod least_squares;
+mod lu;
 mod norms;
 mod products;
 mod solve;
@@ -36,6 +37,7 @@ pub use least_squares::{
     Lstsq, Tolerance, lstsq, lstsq_with, matrix_rank, matrix_rank_hermitian, matrix_rank_with, pinv, pinv_hermitian,
     pinv_with,
 };
+pub use lu::{lu, lu_factor, lu_solve};
 pub use norms::{MatrixNorm, cond, cond_with, matrix_norm, matrix_norm_with, matrix_power, norm};
 pub use products::{matrix_exp, multi_dot};
 pub use solve::{

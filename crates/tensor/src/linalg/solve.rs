@@ -71,7 +71,13 @@ pub fn solve_right(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 }
 
 /// Both operands with their common batch.
-fn broadcast(op: &'static str, a: &Tensor, b: &Tensor, n: usize, expected: &str) -> Result<(Tensor, Tensor)> {
+pub(super) fn broadcast(
+    op: &'static str,
+    a: &Tensor,
+    b: &Tensor,
+    n: usize,
+    expected: &str,
+) -> Result<(Tensor, Tensor)> {
     let (true, &[.., rows, k]) = (b.rank() >= 2, b.dims()) else {
         return Err(Error::shapes(op, a.shape(), b.shape(), expected));
     };

@@ -39,7 +39,11 @@ pub(crate) fn batched_of(
         let batch = x.unsqueeze(0)?;
         f(&batch).map_err(|error| error.with_shape(batch.shape(), x.shape()))?.squeeze(0)
     } else {
-        let expected = if spatial == 1 { "[N, C, L] or [C, L]" } else { "[N, C, D, H, W] or [C, D, H, W]" };
+        let expected = match spatial {
+            1 => "[N, C, L] or [C, L]",
+            2 => "[N, C, H, W] or [C, H, W]",
+            _ => "[N, C, D, H, W] or [C, D, H, W]",
+        };
         Err(Error::shape(op, expected, x.shape()))
     }
 }

@@ -235,9 +235,36 @@ impl Tensor {
         if self.rank() < 2 || other.rank() < 2 || self.dims().last() != other.dims().last() {
             return Err(Error::shapes(OP, self.shape(), other.shape(), "[..., P, M] and [..., R, M]"));
         }
-        if p.is_nan() || p < 0.0 {
-            return Err(Error::argument(OP, format!("the norm's exponent is {p}, not a number of 0 or more")));
-        }
+        check_exponent(OP, p)?;
         self.widened()?.unsqueeze(-2)?.sub(&other.widened()?.unsqueeze(-3)?)?.norm(p, -1)?.to_dtype(self.dtype())
     }
+
+    /// The `p`-norms of the differences of each two of the vectors `[N, M]`, of the first with those after it, the second with those
+    /// after it, …: `[N (N - 1) / 2]` (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.pdist.html>). It takes
+    /// memory of as many vectors.
+    ///
+    /// # Errors
+    /// If the tensor is not a matrix of floats, or `p` is below 0.
+    pub fn pdist(&self, p: impl Into<f64>) -> Result<Tensor> {
+        let p: f64 = p.into();
+        cast_operands("pdist", [self], [], |[x], []| x.pdist_no_autocast(p))
+    }
+
+    fn pdist_no_autocast(&self, p: f64) -> Result<Tensor> {
+        const OP: &str = "pdist";
+        check::floats(OP, self)?;
+        let &[n, _] = self.dims() else { return Err(Error::shape(OP, "vectors [N, M]", self.shape())) };
+        check_exponent(OP, p)?;
+        let pairs = Tensor::triu_indices(n, n, 1, self.device())?;
+        let x = self.widened()?;
+        let vectors = |which: i64| x.index_select(0, &pairs.select(0, which)?);
+        vectors(0)?.sub(&vectors(1)?)?.norm(p, -1)?.to_dtype(self.dtype())
+    }
+}
+
+fn check_exponent(op: &'static str, p: f64) -> Result<()> {
+    if p.is_nan() || p < 0.0 {
+        return Err(Error::argument(op, format!("the norm's exponent is {p}, not a number of 0 or more")));
+    }
+    Ok(())
 }

@@ -222,6 +222,53 @@ macro_rules! composed_rows {
                 gradient PIXELS Any |x| x[0].pixel_unshuffle(2);
                 random |x, _y, r| one_of(spatial(2, x, r).pixel_unshuffle(r.below(3)));
             }
+            interpolate {
+                golden |x, a| interpolated(&x[0], a, interpolate_mode(a))?;
+                gradient SIGNALS_ALONE Any |x| x[0].interpolate(&[8], InterpolateMode::Linear { align_corners: false });
+                gradient IMAGES_ALONE Any |x| x[0].interpolate(&[3, 7], InterpolateMode::Cubic { align_corners: true });
+                gradient IMAGES_ALONE Any |x| x[0].interpolate(&[2], InterpolateMode::Area);
+                gradient VOLUMES_ALONE Any |x| x[0].interpolate(&[2, 4, 3], InterpolateMode::NearestExact);
+                random |x, _y, r| {
+                    let (dims, size, mode) = (1 + r.below(3), [r.below(4), r.below(4), r.below(4)], interpolate_mode(r));
+                    one_of(spatial(dims, x, r).interpolate(&size[..if r.flag() { 1 } else { dims }], mode))
+                };
+            }
+            interpolate_by {
+                gradient SIGNALS_ALONE Any |x| x[0].interpolate_by(&[1.7], InterpolateMode::Nearest);
+                gradient IMAGES_ALONE Any |x| x[0].interpolate_by(&[0.6, 2.0], InterpolateMode::Linear { align_corners: true });
+                gradient VOLUMES_ALONE Any |x| x[0].interpolate_by(&[1.5], InterpolateMode::Linear { align_corners: false });
+                random |x, _y, r| {
+                    let (dims, factors, mode) = (1 + r.below(3), [r.float(), r.float(), r.float()], interpolate_mode(r));
+                    one_of(spatial(dims, x, r).interpolate_by(&factors[..if r.flag() { 1 } else { dims }], mode))
+                };
+            }
+            im2col {
+                golden |x, a| x[0].im2col(sliding_window(a))?;
+                gradient IMAGES Any |x| x[0].im2col(SlidingWindow { padding: [1, 0], stride: [2, 1], ..SlidingWindow::new([2, 3]) });
+                gradient IMAGES Any |x| x[0].im2col(SlidingWindow { dilation: [2, 1], ..SlidingWindow::new([2, 2]) });
+                random |x, _y, r| one_of(spatial(2, x, r).im2col(sliding_window(r)));
+            }
+            col2im {
+                golden |x, a| x[0].col2im(sizes(a, "output_size", 1), sliding_window(a))?;
+                gradient BLOCKS Any |x| {
+                    x[0].col2im([3, 4], SlidingWindow { padding: [1, 0], stride: [2, 1], ..SlidingWindow::new([2, 3]) })
+                };
+                random |x, _y, r| {
+                    let (images, window) = (spatial(2, x, r), sliding_window(r));
+                    let blocks = images.im2col(window).unwrap_or_else(|_| x.clone());
+                    let size = match *images.dims() {
+                        [.., h, w] if r.below(4) > 0 => [h, w],
+                        _ => [r.below(3), r.below(3)],
+                    };
+                    one_of(blocks.col2im(size, window))
+                };
+            }
+            pdist {
+                golden |x, a| x[0].pdist(a.float("p").unwrap_or(2.0))?;
+                gradient ROWS Any |x| apart(&x[0])?.pdist(2.0);
+                gradient ROWS Any |x| apart(&x[0])?.pdist(1.5);
+                random |x, _y, r| one_of(x.pdist(r.float()));
+            }
             channel_shuffle {
                 golden |x, a| x[0].channel_shuffle(a.size("groups").unwrap())?;
                 gradient PIXELS Any |x| x[0].channel_shuffle(2);

@@ -1,8 +1,8 @@
 //! Random operands and arguments that often fit the operation that is called.
 
 use kiln_tensor::{
-    At, BatchNorm, ClassLoss, ClassLossInput, Conv2d, Convolution, DType, NewAxis, PointwiseLossKind, Pooling,
-    Reduction, Result, Rhs, Running, Tensor,
+    At, BatchNorm, ClassLoss, ClassLossInput, Conv2d, Convolution, DType, InterpolateMode, NewAxis, PointwiseLossKind,
+    Pooling, Reduction, Result, Rhs, Running, SlidingWindow, Tensor,
 };
 
 use super::choices::Choices;
@@ -228,4 +228,19 @@ pub fn pointwise_loss(x: &Tensor, y: &Tensor, r: &mut Choices) -> Result<Tensor>
     let target = if r.below(3) == 0 { y.clone() } else { r.tensor_of(x.dtype(), x.dims()) };
     let (weight, positive) = (weight(r, x, x.dims()), weight(r, x, &[]));
     x.pointwise_loss(kind, &target, weight.as_ref(), positive.as_ref(), reduction(r))
+}
+
+pub fn interpolate_mode(r: &mut Choices) -> InterpolateMode {
+    let align_corners = r.flag();
+    r.pick(&[
+        InterpolateMode::Nearest,
+        InterpolateMode::NearestExact,
+        InterpolateMode::Linear { align_corners },
+        InterpolateMode::Cubic { align_corners },
+        InterpolateMode::Area,
+    ])
+}
+
+pub fn sliding_window(r: &mut Choices) -> SlidingWindow {
+    SlidingWindow { kernel_size: each(r, 0), dilation: each(r, 0), padding: each(r, 0), stride: each(r, 0) }
 }

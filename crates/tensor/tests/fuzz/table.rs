@@ -6,8 +6,8 @@ use super::{
     choices::Choices,
     operands::{
         batch_norm, batch_norm_with, changed, class_loss, convolution, convolution_of, cube, each, images, index,
-        linear, one_of, operand, pair, pair_of, pointwise_loss, pooling, pooling_of, recurrent, rule, shape_of_few,
-        small, spatial, weight,
+        interpolate_mode, linear, one_of, operand, pair, pair_of, pointwise_loss, pooling, pooling_of, recurrent, rule,
+        shape_of_few, sliding_window, small, spatial, weight,
     },
 };
 

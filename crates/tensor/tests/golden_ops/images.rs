@@ -1,6 +1,8 @@
 //! Golden calls: convolution, pooling, normalization, padding, embedding.
 
-use kiln_tensor::{Conv2d, Convolution, PadMode, PoolDivisor, Pooling, Running, Scalar, Tensor};
+use kiln_tensor::{
+    Conv2d, Convolution, InterpolateMode, PadMode, PoolDivisor, Pooling, Running, Scalar, SlidingWindow, Tensor,
+};
 use serde_json::Value;
 
 use crate::{
@@ -101,7 +103,47 @@ pub fn maxima(a: &Args, (values, indices): (Tensor, Tensor)) -> Vec<Tensor> {
     }
 }
 
+pub fn sliding_window(a: &Args) -> SlidingWindow {
+    SlidingWindow {
+        kernel_size: sizes(a, "kernel_size", 1),
+        dilation: sizes(a, "dilation", 1),
+        padding: sizes(a, "padding", 0),
+        stride: sizes(a, "stride", 1),
+    }
+}
+
+pub fn interpolate_mode(a: &Args) -> InterpolateMode {
+    let align_corners = a.flag("align_corners");
+    match a.text("mode") {
+        Some("nearest-exact") => InterpolateMode::NearestExact,
+        Some("linear" | "bilinear" | "trilinear") => InterpolateMode::Linear { align_corners },
+        Some("bicubic") => InterpolateMode::Cubic { align_corners },
+        Some("area") => InterpolateMode::Area,
+        _ => InterpolateMode::Nearest,
+    }
+}
+
+/// To a size, or by factors; each is a number for all dimensions, or a list.
+pub fn interpolated(x: &Tensor, a: &Args, mode: InterpolateMode) -> Result<Tensor, Miss> {
+    let size: Vec<usize> = a.ints("size").iter().map(|&n| n as usize).collect();
+    if !size.is_empty() {
+        return Ok(x.interpolate(&size, mode)?);
+    }
+    let factors: Vec<f64> = match a.get("scale_factor").unwrap() {
+        Value::Array(each) => each.iter().map(|factor| factor.as_f64().unwrap()).collect(),
+        one => vec![one.as_f64().unwrap()],
+    };
+    if a.flag("recompute_scale_factor") {
+        let factor = |dim: usize| factors.get(dim).copied().unwrap_or(factors[0]);
+        let size = x.dims()[2..].iter().enumerate().map(|(dim, &n)| (n as f64 * factor(dim)).floor() as usize);
+        return Ok(x.interpolate(&size.collect::<Vec<_>>(), mode)?);
+    }
+    Ok(x.interpolate_by(&factors, mode)?)
+}
+
 table! {
+    upsample_nearest => |x, a| interpolated(&x[0], a, InterpolateMode::Nearest)?;
+    upsample_bilinear => |x, a| interpolated(&x[0], a, InterpolateMode::Linear { align_corners: true })?;
     conv2d => |x, a| convolved(x, a, |input, rule: &Conv2d| input.conv2d(&x[1], bias(x, a), rule))?;
     conv2d_channels_last => |x, a| {
         let out = x[0].channels_last()?.conv2d(&x[1], x.get(2), &rule(a)?)?;

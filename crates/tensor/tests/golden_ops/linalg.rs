@@ -102,6 +102,24 @@ table! {
             Some(rcond) => linalg::lstsq_with(&x[0], &x[1], rcond)?.solution,
         }
     };
+    lu => |x, a| {
+        let _ = a.get("pivot");
+        let (p, l, u) = linalg::lu(&x[0])?;
+        vec![p, l, u]
+    };
+    lu_factor => |x, a| {
+        let _ = a.get("pivot");
+        let (factors, pivots) = linalg::lu_factor(&x[0])?;
+        vec![factors, pivots]
+    };
+    lu_solve => |x, a| {
+        // PyTorch's older function takes the right sides first.
+        let (factors, pivots, b) = if a.get("B").is_some() { (&x[0], &x[1], &x[2]) } else { (&x[1], &x[2], &x[0]) };
+        match left(a) {
+            true => linalg::lu_solve(factors, pivots, b, a.flag("adjoint"))?,
+            false => linalg::lu_solve(factors, pivots, &b.mt()?, !a.flag("adjoint"))?.mt()?,
+        }
+    };
     matrix_norm => |x, a| {
         let ord = order(a, "ord").unwrap_or_default();
         let dims = a.ints("dim");

@@ -57,6 +57,7 @@ pub const UNLIKE: &[Unlike] = unlike! {
     "avg_pool2d" "*" "takes floats": FLOATS;
     "linear" "*" "takes floats": FLOATS;
     "avg_pool1d" "*" "takes floats": FLOATS;
+    "im2col" "*" "takes floats": FLOATS;
     "avg_pool3d" "*" "takes floats": FLOATS;
     "conv1d" "*" "takes floats": FLOATS;
     "conv3d" "*" "takes floats": FLOATS;

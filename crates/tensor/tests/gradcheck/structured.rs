@@ -1,8 +1,9 @@
 //! Gradient checks: views, joining, indexing, reductions, products, losses, in-place operations.
 
 use kiln_tensor::{
-    AttentionOptions, BatchNorm, ClassLoss, ClassLossInput, Conv1d, Conv2d, Conv3d, DType, Device, Ellipsis, NewAxis,
-    PadMode, PointwiseLossKind, PoolDivisor, Pooling, Reduction, Result, Running, Tensor, step,
+    AttentionOptions, BatchNorm, ClassLoss, ClassLossInput, Conv1d, Conv2d, Conv3d, DType, Device, Ellipsis,
+    InterpolateMode, NewAxis, PadMode, PointwiseLossKind, PoolDivisor, Pooling, Reduction, Result, Running,
+    SlidingWindow, Tensor, step,
 };
 
 use super::{
@@ -80,6 +81,10 @@ shapes! {
     PAIRS_OF_LISTS = [[2, 3], [4, 3]] [[2, 2, 3], [1, 2, 3]];
     QUANTILES = [[2, 5], [2]];
     TWO_ROWS = [[2, 5]];
+    SIGNALS_ALONE = [[2, 1, 5]] [[0, 2, 6]];
+    IMAGES_ALONE = [[1, 2, 4, 3]] [[0, 2, 5, 4]];
+    VOLUMES_ALONE = [[1, 1, 3, 2, 2]];
+    BLOCKS = [[2, 12, 4]] [[6, 4]];
     PIXELS = [[1, 4, 2, 2]] [[4, 2, 4]];
     ROWS_AND_PLACES = [[4, 3], [4]];
     BASE_AND_ROWS_2 = [[4, 3], [2, 3]];
@@ -104,6 +109,11 @@ fn numbers(values: &[i64], shape: impl kiln_tensor::Extents) -> Tensor {
 
 fn mask(flags: &[bool], shape: impl kiln_tensor::Extents) -> Tensor {
     Tensor::from_slice(flags, shape, Device::Cpu).unwrap()
+}
+
+/// Rows that are not equal.
+fn apart(x: &Tensor) -> Result<Tensor> {
+    x.add(&Tensor::arange(0, x.size(0)? as i64, x.detach().options())?.mul(3.0)?.unsqueeze(1)?)
 }
 
 /// Several results as one: part `i` is weighted by `i + 1`, so that mixing parts up shows.
