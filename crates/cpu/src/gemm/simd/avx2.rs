@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 
 use super::Simd;
 
-/// Lane masks for AVX2's masked moves: 8 set words followed by 8 clear ones, read from
+/// Lane masks for AVX2's masked loads: 8 set words followed by 8 clear ones, read from
 /// position `8 - n` on to get a mask with the first `n` lanes set.
 static MASK32: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 static MASK64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
@@ -49,10 +49,24 @@ impl Simd for F32x8 {
     }
     #[inline(always)]
     unsafe fn store_n(self, p: *mut f32, n: usize) {
-        // SAFETY: see the head of this module; n <= 8, so the mask read is in bounds.
+        // In halves: a masked store takes tens of cycles on AMD's processors.
+        // SAFETY: see the head of this module; n <= 8 elements are written.
         unsafe {
-            let m = _mm256_loadu_si256(MASK32.as_ptr().add(8 - n).cast());
-            _mm256_maskstore_ps(p, m, self.0)
+            if n >= Self::L {
+                return self.store(p);
+            }
+            let (mut left, mut p) = (_mm256_castps256_ps128(self.0), p);
+            if n & 4 != 0 {
+                _mm_storeu_ps(p, left);
+                (left, p) = (_mm256_extractf128_ps::<1>(self.0), p.add(4));
+            }
+            if n & 2 != 0 {
+                _mm_storel_pd(p.cast(), _mm_castps_pd(left));
+                (left, p) = (_mm_movehl_ps(left, left), p.add(2));
+            }
+            if n & 1 != 0 {
+                _mm_store_ss(p, left);
+            }
         }
     }
     #[inline(always)]
@@ -134,10 +148,20 @@ impl Simd for F64x4 {
     }
     #[inline(always)]
     unsafe fn store_n(self, p: *mut f64, n: usize) {
-        // SAFETY: see the head of this module; n <= 4, so the mask read is in bounds.
+        // In halves, as those of `f32`.
+        // SAFETY: see the head of this module; n <= 4 elements are written.
         unsafe {
-            let m = _mm256_loadu_si256(MASK64.as_ptr().add(4 - n).cast());
-            _mm256_maskstore_pd(p, m, self.0)
+            if n >= Self::L {
+                return self.store(p);
+            }
+            let (mut left, mut p) = (_mm256_castpd256_pd128(self.0), p);
+            if n & 2 != 0 {
+                _mm_storeu_pd(p, left);
+                (left, p) = (_mm256_extractf128_pd::<1>(self.0), p.add(2));
+            }
+            if n & 1 != 0 {
+                _mm_store_sd(p, left);
+            }
         }
     }
     #[inline(always)]
