@@ -13,7 +13,7 @@ workloads with convolutions with cuDNN's benchmark off and on. Both sides have t
 events. `--precision` and `--benchmark` select some. candle and burn run only in f32. `bf16` is a network in f32 under
 autocast, on both sides.
 PyTorch needs `pip install torch`; candle and burn are built by cargo, which takes minutes the first time. They have the
-networks of images only (burn all but ResNet-18). Frameworks that are missing are omitted, and a turn that takes longer than
+networks of images only. Frameworks that are missing are omitted, and a turn that takes longer than
 `--limit` is reported as such.
 
     python3 benches/peers/compare.py                                    # everything, half an hour at least
@@ -50,7 +50,7 @@ WORKLOADS = {
 }
 CONVOLUTIONS = ("lenet", "vgg16", "resnet18")
 # What the programs of some frameworks do not have.
-LACKING = {"candle": ("lstm", "gpt", "attention"), "burn": ("resnet18", "lstm", "gpt", "attention")}
+LACKING = dict.fromkeys(["candle", "burn"], ("lstm", "gpt", "attention"))
 PRECISIONS = ["f32", "tf32", "bf16"]
 BENCHMARKS = ["off", "on"]
 TURN = 300  # milliseconds that a turn should last

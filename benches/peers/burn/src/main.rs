@@ -7,7 +7,7 @@ use anyhow::anyhow;
 use burn::{
     module::Module,
     nn::{
-        Dropout, DropoutConfig, Linear, LinearConfig, PaddingConfig2d,
+        BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig, PaddingConfig2d,
         conv::{Conv2d, Conv2dConfig},
         loss::CrossEntropyLossConfig,
         pool::{MaxPool2d, MaxPool2dConfig},
@@ -58,9 +58,99 @@ impl Net {
     }
 }
 
+/// A convolution without a bias, its edges padded so that a stride of 1 keeps the size, and batch normalization.
+#[derive(Module, Debug)]
+struct ConvNorm {
+    conv: Conv2d,
+    norm: BatchNorm,
+}
+
+impl ConvNorm {
+    fn new(c: usize, o: usize, kernel: usize, stride: usize, device: &Device) -> ConvNorm {
+        let edge = kernel / 2;
+        let config = Conv2dConfig::new([c, o], [kernel; 2]).with_stride([stride; 2]).with_bias(false);
+        let config = config.with_padding(PaddingConfig2d::Explicit(edge, edge, edge, edge));
+        ConvNorm { conv: config.init(device), norm: BatchNormConfig::new(o).init(device) }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.norm.forward(self.conv.forward(x))
+    }
+}
+
+/// The block of ResNet-18: two convolutions, and the input, perhaps by a convolution of its own.
+#[derive(Module, Debug)]
+struct Residual {
+    first: ConvNorm,
+    second: ConvNorm,
+    shortcut: Option<ConvNorm>,
+}
+
+impl Residual {
+    fn new(c: usize, o: usize, stride: usize, device: &Device) -> Residual {
+        Residual {
+            first: ConvNorm::new(c, o, 3, stride, device),
+            second: ConvNorm::new(o, o, 3, 1, device),
+            shortcut: (stride != 1 || c != o).then(|| ConvNorm::new(c, o, 1, stride, device)),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let y = self.second.forward(relu(self.first.forward(x.clone())));
+        let x = match &self.shortcut {
+            Some(conv) => conv.forward(x),
+            None => x,
+        };
+        relu(y + x)
+    }
+}
+
+#[derive(Module, Debug)]
+struct ResNet18 {
+    stem: ConvNorm,
+    pool: MaxPool2d,
+    blocks: Vec<Residual>,
+    head: Linear,
+}
+
+impl ResNet18 {
+    fn new(device: &Device) -> ResNet18 {
+        let stages = [(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)];
+        let blocks = stages.iter().flat_map(|&(c, o, stride)| [(c, o, stride), (o, o, 1)]);
+        let padding = PaddingConfig2d::Explicit(1, 1, 1, 1);
+        ResNet18 {
+            stem: ConvNorm::new(3, 64, 7, 2, device),
+            pool: MaxPool2dConfig::new([3, 3]).with_strides([2, 2]).with_padding(padding).init(),
+            blocks: blocks.map(|(c, o, stride)| Residual::new(c, o, stride, device)).collect(),
+            head: LinearConfig::new(512, 1000).init(device),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        let x = self.pool.forward(relu(self.stem.forward(x)));
+        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
+        self.head.forward(x.mean_dim(3).mean_dim(2).flatten(1, 3))
+    }
+}
+
+#[derive(Module, Debug)]
+enum Network {
+    Plain(Net),
+    ResNet(ResNet18),
+}
+
+impl Network {
+    fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        match self {
+            Network::Plain(net) => net.forward(x),
+            Network::ResNet(net) => net.forward(x),
+        }
+    }
+}
+
 struct Step {
     /// `None` only while a step replaces it.
-    net: Option<Net>,
+    net: Option<Network>,
     sgd: Option<ModuleOptimizer>,
     x: Tensor<4>,
     y: Tensor<1, Int>,
@@ -70,13 +160,17 @@ impl Step {
     fn new(name: &str, batch: usize, device: Device) -> anyhow::Result<Step> {
         let training = name.ends_with("train");
         let device = if training { device.autodiff() } else { device };
+        let plain = |c, blocks: &[(usize, usize)], kernel, head: &[usize], drop| {
+            Network::Plain(Net::new(c, blocks, kernel, head, drop, &device))
+        };
         let (net, [c, h, w]) = match name.split('-').next() {
-            Some("mlp") => (Net::new(1, &[], 0, &[784, 512, 512, 10], 0.0, &device), [1, 28, 28]),
-            Some("lenet") => (Net::new(1, &[(6, 1), (16, 1)], 5, &[400, 120, 84, 10], 0.0, &device), [1, 32, 32]),
+            Some("mlp") => (plain(1, &[], 0, &[784, 512, 512, 10], 0.0), [1, 28, 28]),
+            Some("lenet") => (plain(1, &[(6, 1), (16, 1)], 5, &[400, 120, 84, 10], 0.0), [1, 32, 32]),
             Some("vgg16") => {
                 let blocks = [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)];
-                (Net::new(3, &blocks, 3, &[25088, 4096, 4096, 1000], 0.5, &device), [3, 224, 224])
+                (plain(3, &blocks, 3, &[25088, 4096, 4096, 1000], 0.5), [3, 224, 224])
             }
+            Some("resnet18") => (Network::ResNet(ResNet18::new(&device)), [3, 224, 224]),
             _ => anyhow::bail!("there is no workload {name}"),
         };
         let x = Tensor::random([batch, c, h, w], Distribution::Uniform(0.0, 1.0), &device);
@@ -116,4 +210,30 @@ fn cuda() -> anyhow::Result<Device> {
 fn main() -> anyhow::Result<()> {
     let device = if std::env::args().nth(1).is_some_and(|device| device == "cuda") { cuda()? } else { Device::flex() };
     turns::serve(|name, batch| Step::new(name, batch, device.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resnet18_has_torchvisions_parameters_and_learns() {
+        let device = Device::flex().autodiff();
+        let mut net = ResNet18::new(&device);
+        // burn counts the running means and variances of 4,800 channels as well.
+        assert_eq!(net.num_params() - 2 * 4_800, 11_689_512);
+        let x = Tensor::random([4, 3, 64, 64], Distribution::Uniform(0.0, 1.0), &device);
+        let y = Tensor::<1, Int>::from_ints([1, 5, 0, 7], &device);
+        let mut sgd = SgdConfig::new().init();
+        let mut losses = Vec::new();
+        for _ in 0..6 {
+            let out = net.forward(x.clone());
+            assert_eq!(out.dims(), [4, 1000]);
+            let loss = CrossEntropyLossConfig::new().init(&device).forward(out, y.clone());
+            losses.push(loss.clone().into_scalar::<f32>());
+            let grads = GradientsParams::from_grads(loss.backward(), &net);
+            net = sgd.step(0.05, net, grads);
+        }
+        assert!(losses[5] < 0.5 * losses[0], "{losses:?}");
+    }
 }
