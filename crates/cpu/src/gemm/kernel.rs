@@ -142,8 +142,8 @@ pub(crate) struct Kernel<T> {
 }
 
 impl<T> Kernel<T> {
-    /// Maximum lanes per block of a product: as many as take half of this machine's L2, in whole tiles, but at least `nc`.
-    /// Results do not depend on it.
+    /// Maximum lanes per block of a product: as many as take half of this machine's L2, in whole tiles, from `nc` to
+    /// `most_nc`. Results do not depend on it.
     pub(crate) fn lanes_per_block(&self) -> usize {
         let tile = 2 * self.lanes;
         let half = l2_bytes() / 2 / (self.kc * size_of::<T>()) / tile * tile;

@@ -19,7 +19,8 @@ use crate::engine::level::{Level, level};
 /// products are computed as blocks of 4.
 macro_rules! kernel {
     ($(#[$attr:meta])* $module:ident, $name:literal, $v:ty, $t:ty, lda $lda:literal, kc $kc:literal,
-     nc $nc:literal to $most_nc:literal, heights [$($h:literal)*], most $mr:literal, row_major $row_major:literal, copies $copies:literal,
+     nc $nc:literal to $most_nc:literal, heights [$($h:literal)*], most $mr:literal,
+     row_major $row_major:literal, copies $copies:literal,
      few_dots $few_dots:literal, direct [$($d:literal)*]) => {
         pub(crate) mod $module {
             use super::*;
