@@ -1,4 +1,5 @@
-"""Writes modules.safetensors: samples of PyTorch's own tests of its modules (module_db) for the modules that Kiln has.
+"""Writes modules.safetensors: samples of PyTorch's own tests of its modules (module_db) for the modules that Kiln has, and
+samples of modules that PyTorch's tests lack (`extra_modules.py`).
 
     make_modules.py            the samples in the repository: each form of arguments of every module, in f64
     make_modules.py DIRECTORY  all samples of all modules in `float32.safetensors` and `float64.safetensors`, for the test
@@ -21,6 +22,7 @@ import torch
 from safetensors.torch import save_file
 from torch.testing._internal.common_modules import module_db
 
+from extra_modules import EXTRA
 from golden import HERE, f32, f64, plain
 
 warnings.filterwarnings("ignore")
@@ -135,8 +137,8 @@ def form(case, tensors):
 
 
 def modules(dtype, chosen):
-    """All cases with their tensors."""
-    for info in module_db:
+    """All cases with their tensors; without a choice, those of PyTorch's own tests."""
+    for info in module_db if chosen is None else [*module_db, *EXTRA]:
         name = info.name.removeprefix("nn.")
         if name.startswith(SKIPPED) or chosen is not None and name not in chosen:
             continue
@@ -190,16 +192,19 @@ def write(path, cases):
 
 
 def selected(cases):
-    """One sample of each form, the smallest ones; of each module at least one."""
-    best, smallest = {}, {}
+    """One sample of each form, the smallest ones; of each module at least one. All of `extra_modules.py`."""
+    best, smallest, chosen = {}, {}, {}
+    extra = {info.name.removeprefix("nn.") for info in EXTRA}
     for case, tensors in cases:
+        if case["module"] in extra:
+            chosen[case["name"]] = (case, tensors)
+            continue
         size = sum(value.numel() for value in tensors.values())
         key = form(case, tensors)
         if case["module"] not in smallest or size < smallest[case["module"]][0]:
             smallest[case["module"]] = (size, case, tensors)
         if size <= LARGEST and (key not in best or size < best[key][0]):
             best[key] = (size, case, tensors)
-    chosen = {}
     by_module = collections.defaultdict(list)
     for size, case, tensors in best.values():
         by_module[case["module"]].append((size, case["name"], case, tensors))

@@ -17,7 +17,7 @@ pub use elementwise::{
 };
 pub use margin::{
     CosineEmbeddingLoss, MarginRankingLoss, MultiLabelMarginLoss, MultiLabelSoftMarginLoss, MultiMarginLoss,
-    TripletMarginLoss,
+    TripletMarginLoss, TripletMarginWithDistanceLoss,
 };
 
 /// The class index that PyTorch ignores unless told otherwise.

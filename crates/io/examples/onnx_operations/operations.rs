@@ -1,8 +1,8 @@
 //! The exported networks: one function for each operation.
 
 use kiln_tensor::{
-    ClassLoss, ClassLossInput, Conv1d, Conv3d, DType, Device, PadMode, PointwiseLossKind, PoolDivisor, Pooling,
-    Reduction, Result, ScatterReduction, Tensor,
+    ClassLoss, ClassLossInput, Conv1d, Conv3d, DType, Device, InterpolateMode, PadMode, PointwiseLossKind, PoolDivisor, Pooling,
+    Reduction, Result, ScatterReduction, SlidingWindow, Tensor,
 };
 
 pub type Entry = (&'static str, fn(&Tensor, &Tensor) -> Result<Tensor>);
@@ -180,8 +180,25 @@ pub fn operations() -> Vec<Entry> {
         instance_norm |x, w| x.instance_norm(None, Some(&w.select(1, 0)?), Some(&w.select(1, 1)?), true, 0.1, 1e-5);
         rms_norm |x, w| x.rms_norm(&[4], Some(&w.select(0, 0)?), None);
         local_response_norm |x, _w| x.local_response_norm(2, 0.5, 0.75, 1.0);
+        interpolate_nearest |x, _w| image(x)?.interpolate(&[5, 7], InterpolateMode::Nearest);
+        interpolate_exact |x, _w| image(x)?.interpolate(&[5, 7], InterpolateMode::NearestExact);
+        interpolate_linear |x, _w| x.interpolate_by(&[2.0], InterpolateMode::Linear { align_corners: false });
+        interpolate_bilinear |x, _w| image(x)?.interpolate(&[5, 2], InterpolateMode::Linear { align_corners: true });
+        interpolate_bicubic |x, _w| image(x)?.interpolate(&[5, 7], InterpolateMode::Cubic { align_corners: false });
+        interpolate_area |x, _w| image(x)?.interpolate(&[2, 2], InterpolateMode::Area);
+        pixel_shuffle |x, _w| x.reshape([x.dims()[0], 12, 1, 1])?.pixel_shuffle(2);
+        pixel_unshuffle |x, _w| image(x)?.pixel_unshuffle(1)?.channel_shuffle(1);
+        im2col |x, _w| image(x)?.im2col(SlidingWindow { padding: [1, 0], ..SlidingWindow::new([2, 3]) });
+        col2im |x, _w| x.transpose(1, 2)?.col2im([2, 4], SlidingWindow::new([2, 2]));
+        unflatten |x, _w| x.unflatten(2, [2, -1]); cosine_similarity |x, w| x.cosine_similarity(w, 1, 1e-8);
+        pairwise_distance |x, w| x.pairwise_distance(w, 2.0, 1e-6, false);
     };
     unary.into_iter().chain(others).chain(more).chain(spatial).collect()
+}
+
+/// The input as images `[N, 1, 3, 4]`.
+fn image(x: &Tensor) -> Result<Tensor> {
+    x.unsqueeze(1)
 }
 
 /// The input as volumes `[N, 1, 3, 2, 2]`.

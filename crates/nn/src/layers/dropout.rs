@@ -1,7 +1,7 @@
 //! Dropout layers.
 
 use kiln_derive::located;
-use kiln_tensor::{Error, Result, Tensor};
+use kiln_tensor::{Error, Result, Shape, Tensor};
 
 use crate::{module::Module, parameter::Training};
 
@@ -58,15 +58,62 @@ dropouts! {
     Dropout |x, p, training| x.dropout(p, training);
     /// While training, sets whole channels of `[N, C, …]` to 0 with probability `p` and divides the others by `1 - p`
     /// (Tompson et al., 2015); in evaluation mode, returns its input.
-    Dropout2d |x, p, training| {
-        if x.rank() < 2 {
-            return Err(Error::shape("Dropout2d", "[N, C, …]", x.shape()));
+    Dropout2d |x, p, training| channels(stringify!(Dropout2d), x, p, training);
+    /// [`Dropout2d`] for signals `[N, C, L]` or `[C, L]`.
+    Dropout1d |x, p, training| {
+        if !matches!(x.rank(), 2 | 3) {
+            return Err(Error::shape("Dropout1d", "[N, C, L] or [C, L]", x.shape()));
         }
-        if !training || p == 0.0 {
-            return Ok(x.clone());
-        }
-        let mut channels = vec![1; x.rank()];
-        channels[..2].copy_from_slice(&x.dims()[..2]);
-        x.mul(&Tensor::ones(&channels[..], x.options())?.dropout(p, true)?)
+        sample(3, x, |x| channels("Dropout1d", x, p, training))
     };
+    /// [`Dropout2d`] for volumes `[N, C, D, H, W]` or `[C, D, H, W]`.
+    Dropout3d |x, p, training| sample(5, x, |x| channels("Dropout3d", x, p, training));
+    /// While training, sets elements with probability `p` to the value to which [`SELU`](crate::SELU) maps large negative
+    /// numbers, and scales and shifts all, so that mean and variance are kept (Klambauer et al., 2017); in evaluation mode,
+    /// returns its input.
+    AlphaDropout |x, p, training| alpha(x, x.shape(), p, training);
+    /// [`AlphaDropout`] of whole channels of `[N, C, …]`.
+    FeatureAlphaDropout |x, p, training| alpha(x, &per_channel("FeatureAlphaDropout", x)?, p, training);
+}
+
+/// Calls `f` with a batch of `rank` dimensions, made of a single sample if there is one dimension less.
+fn sample(rank: usize, x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    if x.rank() + 1 == rank { f(&x.unsqueeze(0)?)?.squeeze(0) } else { f(x) }
+}
+
+/// The shape of one number for each channel.
+fn per_channel(layer: &'static str, x: &Tensor) -> Result<Shape> {
+    if x.rank() < 2 {
+        return Err(Error::shape(layer, "[N, C, …]", x.shape()));
+    }
+    let mut channels = vec![1; x.rank()];
+    channels[..2].copy_from_slice(&x.dims()[..2]);
+    Shape::new(&channels)
+}
+
+/// Drops whole channels.
+fn channels(layer: &'static str, x: &Tensor, p: f64, training: bool) -> Result<Tensor> {
+    let shape = per_channel(layer, x)?;
+    if !training || p == 0.0 {
+        return Ok(x.clone());
+    }
+    x.mul(&Tensor::ones(shape, x.options())?.dropout(p, true)?)
+}
+
+/// Sets what is dropped to the limit of SELU, and restores mean and variance. There is one draw for each element of `shape`,
+/// which broadcasts to that of `x`.
+fn alpha(x: &Tensor, shape: &Shape, p: f64, training: bool) -> Result<Tensor> {
+    /// The limit, less the sign.
+    const ALPHA: f64 = 1.758_099_340_847_376_6;
+    if !training || p == 0.0 {
+        return Ok(x.clone());
+    }
+    if p == 1.0 {
+        return x.mul(0.0);
+    }
+    let scale = 1.0 / ((ALPHA * ALPHA * p + 1.0) * (1.0 - p)).sqrt();
+    let kept = Tensor::empty(*shape, x.options())?;
+    kept.bernoulli_(1.0 - p)?;
+    let shift = kept.mul(ALPHA * scale)?.add(ALPHA * scale * (p - 1.0))?;
+    x.mul(&kept.mul(scale)?)?.add(&shift)
 }

@@ -8,14 +8,17 @@ mod conv;
 mod conv_norm;
 mod conv_options;
 mod conv_transpose;
+mod distance;
 mod dropout;
 mod embedding;
+mod fold;
 mod fold_cache;
 mod fractional_pool;
 mod instance_norm;
 mod linear;
 mod norm;
 mod pad;
+mod pixel_shuffle;
 mod pool;
 mod rms_norm;
 mod rnn;
@@ -24,6 +27,7 @@ mod shape;
 mod sizes;
 mod transformer;
 mod unpool;
+mod upsample;
 
 pub use activation::{
     CELU, ELU, GELU, GLU, Hardshrink, Hardsigmoid, Hardswish, Hardtanh, LeakyReLU, LogSigmoid, LogSoftmax, Mish, PReLU,
@@ -35,8 +39,10 @@ pub use bilinear::Bilinear;
 pub use conv::{Conv1d, Conv2d, Conv3d};
 pub use conv_options::{Conv1dOptions, Conv2dOptions, Conv3dOptions, ConvOptions, Padding, PaddingMode};
 pub use conv_transpose::{ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
-pub use dropout::{Dropout, Dropout2d};
+pub use distance::{CosineSimilarity, PairwiseDistance};
+pub use dropout::{AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout};
 pub use embedding::Embedding;
+pub use fold::{Fold, Unfold};
 pub use fractional_pool::{FractionalMaxPool2d, FractionalMaxPool3d};
 pub use instance_norm::{InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, InstanceNormOptions};
 pub use linear::{Linear, LinearOptions};
@@ -47,6 +53,7 @@ pub use pad::{
     ReflectionPad1d, ReflectionPad2d, ReflectionPad3d, ReplicationPad1d, ReplicationPad2d, ReplicationPad3d, ZeroPad1d,
     ZeroPad2d, ZeroPad3d,
 };
+pub use pixel_shuffle::{ChannelShuffle, PixelShuffle, PixelUnshuffle};
 pub use pool::{
     AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d, AdaptiveMaxPool1d, AdaptiveMaxPool2d, AdaptiveMaxPool3d,
     AvgPool1d, AvgPool2d, AvgPool3d, LPPool1d, LPPool2d, LPPool3d, MaxPool1d, MaxPool2d, MaxPool3d,
@@ -57,10 +64,11 @@ pub use rnn::{
     pack_sequence, pad_packed_sequence, pad_sequence, unpack_sequence, unpad_sequence,
 };
 pub use sequential::Sequential;
-pub use shape::{Flatten, Identity};
-pub use sizes::{AdaptiveSize, Pair, Sizes};
+pub use shape::{Flatten, Identity, Unflatten};
+pub use sizes::{AdaptiveSize, Pair, PerDim, Sizes};
 pub use transformer::{
     Transformer, TransformerActivation, TransformerDecoder, TransformerDecoderLayer, TransformerEncoder,
     TransformerEncoderLayer, TransformerMasks, TransformerOptions,
 };
 pub use unpool::{MaxUnpool1d, MaxUnpool2d, MaxUnpool3d};
+pub use upsample::{Upsample, UpsampleMode, UpsamplingBilinear2d, UpsamplingNearest2d};

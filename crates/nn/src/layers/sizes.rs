@@ -83,6 +83,76 @@ impl<const N: usize> fmt::Display for Sizes<N> {
     }
 }
 
+/// One value for all dimensions after the channels, however many there are, or one for each. It prints as it was given.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PerDim<T> {
+    /// The same for all.
+    All(T),
+    /// Each on its own.
+    Each(Vec<T>),
+}
+
+impl<T> PerDim<T> {
+    /// One value, or one for each dimension.
+    #[must_use]
+    pub fn values(&self) -> &[T] {
+        match self {
+            PerDim::All(value) => std::slice::from_ref(value),
+            PerDim::Each(each) => each,
+        }
+    }
+
+    /// Formats it as Python's value or tuple.
+    pub(super) fn shown(&self, value: impl Fn(&T) -> String) -> String {
+        match self {
+            PerDim::All(all) => value(all),
+            PerDim::Each(each) => tuple(&each.iter().map(value).collect::<Vec<_>>()),
+        }
+    }
+}
+
+/// Saved as it was given: a number, or a list.
+impl<T: Saved> Saved for PerDim<T> {
+    fn save(&self, at: &mut Describing) -> Result<Value> {
+        match self {
+            PerDim::All(value) => value.save(at),
+            PerDim::Each(each) => each.save(at),
+        }
+    }
+
+    fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<PerDim<T>> {
+        if value.is_array() {
+            Vec::restore(value, at).map(PerDim::Each)
+        } else {
+            T::restore(value, at).map(PerDim::All)
+        }
+    }
+}
+
+impl<T> From<T> for PerDim<T> {
+    fn from(value: T) -> PerDim<T> {
+        PerDim::All(value)
+    }
+}
+
+impl<T, const N: usize> From<[T; N]> for PerDim<T> {
+    fn from(each: [T; N]) -> PerDim<T> {
+        PerDim::Each(each.into())
+    }
+}
+
+impl<T> From<(T, T)> for PerDim<T> {
+    fn from((h, w): (T, T)) -> PerDim<T> {
+        PerDim::Each(vec![h, w])
+    }
+}
+
+impl<T> From<(T, T, T)> for PerDim<T> {
+    fn from((d, h, w): (T, T, T)) -> PerDim<T> {
+        PerDim::Each(vec![d, h, w])
+    }
+}
+
 /// The output size of adaptive pooling in `N` dimensions: one number for all, or one for each; `None` keeps the input's
 /// extent: `7`, `(7, 7)`, `(None, Some(7))`. It prints as it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use kiln_derive::located;
 use kiln_tensor::{DType, Error, Reduction, Result, Tensor, autocast::cast_operands};
 
 use super::composed::{composed, reduced, same_shape};
-use crate::{module::Module, parameter::Buffer};
+use crate::{PairwiseDistance, module::Module, parameter::Buffer};
 
 composed! {
     /// The amount by which the first input fails to be above the second by the margin (where the target is 1) or below
@@ -93,10 +93,7 @@ impl TripletMarginLoss {
     pub fn forward(&self, anchor: &Tensor, positive: &Tensor, negative: &Tensor) -> Result<Tensor> {
         cast_operands("triplet_margin_loss", [anchor, positive, negative], [], |[anchor, positive, negative], []| {
             const OP: &str = "TripletMarginLoss";
-            if anchor.rank() != positive.rank() || anchor.rank() != negative.rank() {
-                let other = if anchor.rank() == positive.rank() { negative } else { positive };
-                return Err(Error::shapes(OP, anchor.shape(), other.shape(), "they must have equally many dimensions"));
-            }
+            same_rank(OP, anchor, positive, negative)?;
             let distance = |a: &Tensor, b: &Tensor| a.sub(b)?.add(self.eps)?.norm(self.p, -1);
             let near = distance(anchor, positive)?;
             let mut far = distance(anchor, negative)?;
@@ -105,6 +102,113 @@ impl TripletMarginLoss {
             }
             reduced(near.sub(&far)?.add(self.margin)?.clamp_min(0.0)?, self.reduction)
         })
+    }
+}
+
+/// A distance of vectors `[N, D]`, which gives `[N]`.
+type Distance = Box<dyn Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync>;
+
+/// [`TripletMarginLoss`] with a distance of one's own
+/// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.TripletMarginWithDistanceLoss.html>).
+///
+/// ```
+/// use kiln_nn::TripletMarginWithDistanceLoss;
+/// use kiln_tensor::{Device, Tensor};
+/// # fn main() -> kiln_tensor::Result<()> {
+/// let loss = TripletMarginWithDistanceLoss::new().distance(|a, b| Ok(a.cosine_similarity(b, 1, 1e-8)?.neg()?.add(1.0)?));
+/// let x = |seed: f64| Tensor::linspace(seed, 1.0, 6, Device::Cpu)?.reshape([2, 3]);
+/// assert!(loss.forward(&x(0.5)?, &x(-1.0)?, &x(2.0)?)?.item::<f32>()? > 1.0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Module)]
+pub struct TripletMarginWithDistanceLoss {
+    /// The distance if no other is given.
+    distance_function: Option<PairwiseDistance>,
+    #[module(skip)]
+    own: Option<Distance>,
+    margin: f64,
+    swap: bool,
+    reduction: Reduction,
+}
+
+impl Default for TripletMarginWithDistanceLoss {
+    fn default() -> TripletMarginWithDistanceLoss {
+        let distance_function = Some(PairwiseDistance::new());
+        TripletMarginWithDistanceLoss {
+            distance_function,
+            own: None,
+            margin: 1.0,
+            swap: false,
+            reduction: Reduction::Mean,
+        }
+    }
+}
+
+#[located(site)]
+impl TripletMarginWithDistanceLoss {
+    /// The loss with [`PairwiseDistance`].
+    #[must_use]
+    pub fn new() -> TripletMarginWithDistanceLoss {
+        TripletMarginWithDistanceLoss::default()
+    }
+
+    /// The distance of two batches of vectors.
+    #[must_use]
+    pub fn distance(
+        self,
+        distance: impl Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync + 'static,
+    ) -> TripletMarginWithDistanceLoss {
+        TripletMarginWithDistanceLoss { distance_function: None, own: Some(Box::new(distance)), ..self }
+    }
+
+    /// The margin, above 0: 1 by default.
+    #[must_use]
+    pub fn margin(self, margin: f64) -> TripletMarginWithDistanceLoss {
+        TripletMarginWithDistanceLoss { margin, ..self }
+    }
+
+    /// Whether to use the distance between positive and negative if it is smaller (Balntas et al., 2016).
+    #[must_use]
+    pub fn swap(self, swap: bool) -> TripletMarginWithDistanceLoss {
+        TripletMarginWithDistanceLoss { swap, ..self }
+    }
+
+    /// How elements are combined: [`Reduction::Mean`] by default.
+    #[must_use]
+    pub fn reduction(self, reduction: Reduction) -> TripletMarginWithDistanceLoss {
+        TripletMarginWithDistanceLoss { reduction, ..self }
+    }
+
+    /// The loss for an anchor, a positive (similar) and a negative (dissimilar) sample, of whatever shape the distance takes.
+    ///
+    /// # Errors
+    /// If the margin is not above 0, the numbers of dimensions differ, or on any error of the distance.
+    pub fn forward(&self, anchor: &Tensor, positive: &Tensor, negative: &Tensor) -> Result<Tensor> {
+        const OP: &str = "TripletMarginWithDistanceLoss";
+        if self.margin.is_nan() || self.margin <= 0.0 {
+            return Err(Error::argument(OP, format!("the margin is {}; it must be above 0", self.margin)));
+        }
+        same_rank(OP, anchor, positive, negative)?;
+        let distance = |a: &Tensor, b: &Tensor| match (&self.own, &self.distance_function) {
+            (Some(own), _) => own(a, b),
+            (None, Some(pairwise)) => pairwise.forward(a, b),
+            (None, None) => PairwiseDistance::new().forward(a, b),
+        };
+        let near = distance(anchor, positive)?;
+        let mut far = distance(anchor, negative)?;
+        if self.swap {
+            far = far.minimum(&distance(positive, negative)?)?;
+        }
+        reduced(near.sub(&far)?.add(self.margin)?.clamp_min(0.0)?, self.reduction)
+    }
+}
+
+/// Refuses samples of a triplet with different numbers of dimensions, which would broadcast.
+fn same_rank(op: &'static str, anchor: &Tensor, positive: &Tensor, negative: &Tensor) -> Result<()> {
+    match [positive, negative].into_iter().find(|other| other.rank() != anchor.rank()) {
+        Some(other) => Err(Error::shapes(op, anchor.shape(), other.shape(), "they must have equally many dimensions")),
+        None => Ok(()),
     }
 }
 

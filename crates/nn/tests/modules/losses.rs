@@ -3,7 +3,7 @@
 use kiln_nn::{
     BCELoss, BCEWithLogitsLoss, CTCLoss, CosineEmbeddingLoss, CrossEntropyLoss, GaussianNLLLoss, HingeEmbeddingLoss,
     HuberLoss, KLDivLoss, L1Loss, MSELoss, MarginRankingLoss, MultiLabelMarginLoss, MultiLabelSoftMarginLoss,
-    MultiMarginLoss, NLLLoss, PoissonNLLLoss, SmoothL1Loss, SoftMarginLoss,
+    MultiMarginLoss, NLLLoss, PoissonNLLLoss, SmoothL1Loss, SoftMarginLoss, TripletMarginWithDistanceLoss,
 };
 use kiln_tensor::{Reduction, Tensor};
 
@@ -113,3 +113,13 @@ pub const ROWS: &[Row] = loss_rows! {
         weighted!(case, loss).forward(&x, &y)
     };
 };
+
+pub const TRIPLETS: &[Row] = &[Row {
+    module: "TripletMarginWithDistanceLoss",
+    run: |case| {
+        let loss = TripletMarginWithDistanceLoss::new().reduction(reduction(case)).margin(case.float("margin", 1.0));
+        let loss = case.loaded(loss.swap(case.flag("swap", false)))?;
+        let outputs = vec![loss.forward(&case.x(0)?, &case.x(1)?, &case.x(2)?)?];
+        Ok(Run { model: Some(Box::new(loss)), outputs })
+    },
+}];

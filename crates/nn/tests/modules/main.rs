@@ -1,4 +1,4 @@
-//! Modules against PyTorch's own module tests (module_db): how they print, names, outputs, gradients of inputs and
+//! Modules against PyTorch's own module tests (module_db), or samples of ours where it has none: how they print, names, outputs, gradients of inputs and
 //! parameters, updated buffers. `tests/golden/make_modules.py` generates the samples.
 //!
 //! The samples in the repository are one of each form. All samples of all of PyTorch's modules are counted by
@@ -21,6 +21,7 @@ mod losses;
 mod pad;
 mod rnn;
 mod shape;
+mod upsample;
 
 use case::{Case, Row, outcome};
 use common::Golden;
@@ -41,8 +42,10 @@ const ROWS: &[&[Row]] = &[
     losses::ROWS,
     pad::ROWS,
     rnn::ROWS,
-    shape::BILINEAR,
+    losses::TRIPLETS,
+    shape::PAIRS,
     shape::ROWS,
+    upsample::ROWS,
 ];
 
 fn row(module: &str) -> Option<&'static Row> {
