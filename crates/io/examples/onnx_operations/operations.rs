@@ -1,8 +1,8 @@
 //! The exported networks: one function for each operation.
 
 use kiln_tensor::{
-    ClassLoss, ClassLossInput, Conv1d, Conv3d, DType, Device, InterpolateMode, PadMode, PointwiseLossKind, PoolDivisor, Pooling,
-    Reduction, Result, ScatterReduction, SlidingWindow, Tensor,
+    ClassLoss, ClassLossInput, Conv1d, Conv3d, DType, Device, InterpolateMode, PadMode, PointwiseLossKind, PoolDivisor,
+    Pooling, Reduction, Result, ScatterReduction, SlidingWindow, Tensor,
 };
 
 pub type Entry = (&'static str, fn(&Tensor, &Tensor) -> Result<Tensor>);
