@@ -16,12 +16,12 @@ use super::{
 use crate::engine::level::{Level, level};
 
 /// Defines a module with the kernels of one register type, and the [`Kernel`] that lists them. `few_dots`: blocks of 2 dot
-/// products are computed as blocks of 4.
+/// products are computed as blocks of 4. `dots`: how many columns of dot products with four rows the registers hold.
 macro_rules! kernel {
     ($(#[$attr:meta])* $module:ident, $name:literal, $v:ty, $t:ty, lda $lda:literal, kc $kc:literal,
      nc $nc:literal to $most_nc:literal, heights [$($h:literal)*], most $mr:literal,
      row_major $row_major:literal, copies $copies:literal,
-     few_dots $few_dots:literal, direct [$($d:literal)*]) => {
+     few_dots $few_dots:literal, dots $dots:literal, direct [$($d:literal)*]) => {
         pub(crate) mod $module {
             use super::*;
             $(#[$attr])*
@@ -76,12 +76,27 @@ macro_rules! kernel {
                 // SAFETY: forwarded from the caller; all four pointers of either side are readable.
                 unsafe {
                     match (size(d.rows), size(d.cols)) {
-                        (4, 4) => dots_block::<$v, 4, 4>(d),
+                        (4, 4) => dots_of_four(d),
                         (4, 1) => dots_block::<$v, 4, 1>(d),
                         (1, 4) => dots_block::<$v, 1, 4>(d),
                         (1, 1) => dots_block::<$v, 1, 1>(d),
                         (rows, cols) if const { !$few_dots } => two_dots::<{ if $few_dots { 4 } else { 2 } }>(d, rows, cols),
                         (rows, cols) => debug_assert!(false, "{rows} x {cols} dot products"),
+                    }
+                }
+            }
+            /// A block of 4 x 4, a few columns at a time: sums that do not stay in registers would be loaded and stored at
+            /// every step, and how slow that is depends on where the stack happens to begin.
+            $(#[$attr])*
+            unsafe fn dots_of_four(d: &mut DotArgs<$t>) {
+                for first in (0..4).step_by($dots) {
+                    let columns = first..first + $dots;
+                    let b = core::array::from_fn(|j| d.b[columns.start + j % $dots]);
+                    let mut part = DotArgs { cols: $dots, b, out: d.out, ..*d };
+                    // SAFETY: forwarded from the caller.
+                    unsafe { dots_block::<$v, 4, $dots>(&mut part) }
+                    for (row, sums) in d.out.iter_mut().zip(&part.out) {
+                        row[columns.clone()].copy_from_slice(&sums[..$dots]);
                     }
                 }
             }
@@ -125,24 +140,24 @@ use super::simd::{
 };
 
 #[cfg(target_arch = "x86_64")]
-kernel!(#[target_feature(enable = "avx512f,avx512dq")] avx512_f32, "avx512", F32x16, f32,
+kernel!(#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")] avx512_f32, "avx512", F32x16, f32,
     lda 528, kc 512, nc 416 to 416, heights [1 2 4 6 8 10 12 14], most 14, row_major true, copies true,
-    few_dots false, direct [8 6 4 2 1]);
+    few_dots false, dots 4, direct [8 6 4 2 1]);
 #[cfg(target_arch = "x86_64")]
-kernel!(#[target_feature(enable = "avx512f,avx512dq")] avx512_f64, "avx512", F64x8, f64,
+kernel!(#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")] avx512_f64, "avx512", F64x8, f64,
     lda 216, kc 208, nc 384 to 384, heights [1 2 4 8 14], most 14, row_major true, copies false,
-    few_dots true, direct [4 1]);
+    few_dots true, dots 4, direct [4 1]);
 #[cfg(target_arch = "x86_64")]
 kernel!(#[target_feature(enable = "avx2,fma")] avx2_f32, "avx2", F32x8, f32,
-    lda 400, kc 384, nc 192 to 336, heights [1 2 4 6], most 6, row_major true, copies true, few_dots false,
+    lda 400, kc 392, nc 192 to 336, heights [1 2 4 6], most 6, row_major true, copies true, few_dots false, dots 2,
     direct [6 4 2 1]);
 #[cfg(target_arch = "x86_64")]
 kernel!(#[target_feature(enable = "avx2,fma")] avx2_f64, "avx2", F64x4, f64,
-    lda 264, kc 256, nc 128 to 128, heights [1 2 4 6], most 6, row_major true, copies false, few_dots true, direct [4 1]);
+    lda 264, kc 256, nc 128 to 128, heights [1 2 4 6], most 6, row_major true, copies false, few_dots true, dots 2, direct [4 1]);
 kernel!(plain_f32, "portable", Plain<f32, 4>, f32,
-    lda 400, kc 384, nc 128 to 128, heights [1 2 4], most 4, row_major false, copies false, few_dots true, direct [4 1]);
+    lda 400, kc 384, nc 128 to 128, heights [1 2 4], most 4, row_major false, copies false, few_dots true, dots 2, direct [4 1]);
 kernel!(plain_f64, "portable", Plain<f64, 2>, f64,
-    lda 264, kc 256, nc 96 to 96, heights [1 2 4], most 4, row_major false, copies false, few_dots true, direct [4 1]);
+    lda 264, kc 256, nc 96 to 96, heights [1 2 4], most 4, row_major false, copies false, few_dots true, dots 2, direct [4 1]);
 
 /// The kernels of this process's level and of those below it, best first.
 pub(crate) fn available<T: 'static>() -> Vec<&'static Kernel<T>> {

@@ -85,9 +85,9 @@ pub(super) unsafe fn tile<
             // Back to the first row, at its next line.
             next = next.wrapping_offset(LINE as isize - per_line as isize * m.a_next_row);
         }
-        // Only the two most common endings are unrolled.
-        let whole = m.rows == MR && m.cols >= NV * V::L && m.bias.is_null() && !m.relu;
-        if whole && m.load_c {
+        // Only the most common endings are unrolled.
+        let whole = m.rows == MR && m.cols >= NV * V::L;
+        if whole && m.bias.is_null() && !m.relu && m.load_c {
             unroll!(i < MR, rows, {
                 let c = m.c.offset(i as isize * m.c_rs);
                 acc[i][0].add(V::load(c)).store(c);
@@ -95,13 +95,29 @@ pub(super) unsafe fn tile<
                     acc[i][NV - 1].add(V::load(c.add(V::L))).store(c.add(V::L));
                 }
             });
-        } else if whole {
+        } else if whole && m.bias.is_null() && !m.relu {
             unroll!(i < MR, rows, {
                 let c = m.c.offset(i as isize * m.c_rs);
                 acc[i][0].store(c);
                 if const { NV == 2 } {
                     acc[i][NV - 1].store(c.add(V::L));
                 }
+            });
+        } else if const { NV == 2 && MR >= 6 } && whole && !m.bias.is_null() && !m.bias_on_rows {
+            // A linear layer's, with ReLU or without.
+            let bias = [V::load(m.bias), V::load(m.bias.add(V::L))];
+            unroll!(i < MR, rows, {
+                let c = m.c.offset(i as isize * m.c_rs);
+                let [mut x, mut y] = [acc[i][0], acc[i][NV - 1]];
+                if m.load_c {
+                    [x, y] = [x.add(V::load(c)), y.add(V::load(c.add(V::L)))];
+                }
+                [x, y] = [x.add(bias[0]), y.add(bias[1])];
+                if m.relu {
+                    [x, y] = [x.relu(), y.relu()];
+                }
+                x.store(c);
+                y.store(c.add(V::L));
             });
         } else {
             // A copy: if the address of the accumulators themselves escaped, they would not stay in registers.

@@ -192,7 +192,7 @@ macro_rules! transforms {
     };
 }
 #[cfg(target_arch = "x86_64")]
-transforms!(#[target_feature(enable = "avx512f,avx512dq")] avx512 F32x16);
+transforms!(#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")] avx512 F32x16);
 #[cfg(target_arch = "x86_64")]
 transforms!(#[target_feature(enable = "avx2,fma")] avx2 F32x8);
 transforms!(portable crate::gemm::simd::plain::Plain<f32, 4>);
