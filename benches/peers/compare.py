@@ -28,6 +28,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import time
 
 PEERS = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(PEERS.parent))
@@ -54,6 +55,7 @@ LACKING = dict.fromkeys(["candle", "burn"], ("lstm", "gpt", "attention"))
 PRECISIONS = ["f32", "tf32", "bf16"]
 BENCHMARKS = ["off", "on"]
 TURN = 300  # milliseconds that a turn should last
+PAUSE = 0.05  # seconds before a turn: threads of OpenMP keep a core busy for some milliseconds after their last work
 # What restricts Kiln, and PyTorch's own kernels, MKL and oneDNN, to an instruction set.
 LEVELS = {
     "avx2": {
@@ -122,6 +124,7 @@ class Side:
         """Milliseconds of a step; None once it was too slow or failed."""
         if self.outcome:
             return None
+        time.sleep(PAUSE)
         try:
             answer = self.program.ask(f"{workload} {batch} {steps}", self.limit)
             if answer.startswith("error: "):
