@@ -12,7 +12,10 @@ def call(*args, **kwargs):
     return FunctionInput(*args, **kwargs)
 
 
-# A module, the arguments of its constructor, and the shapes of its inputs.
+# Row numbers, and where bags of them begin.
+MATRIX, VECTOR, OFFSETS = torch.tensor([[0, 2, 1], [4, 2, 2]]), torch.tensor([3, 0, 2, 2, 4, 1]), torch.tensor([0, 2, 2, 6])
+
+# A module, the arguments of its constructor, and its inputs or their shapes.
 SAMPLES = [
     (nn.Upsample, call(scale_factor=2), [(2, 3, 4)]),
     (nn.Upsample, call(7), [(1, 2, 3, 4)]),
@@ -45,6 +48,12 @@ SAMPLES = [
     (nn.Fold, call((3, 4), 2), [(2, 8, 6)]),
     (nn.Fold, call((4, 5), (2, 3), dilation=(1, 2), padding=(1, 2), stride=2), [(1, 12, 9)]),
     (nn.Fold, call(5, 2, stride=3), [(4, 4)]),
+    (nn.EmbeddingBag, call(5, 3), [MATRIX]),
+    (nn.EmbeddingBag, call(5, 3, mode="max"), [MATRIX]),
+    (nn.EmbeddingBag, call(5, 2, mode="sum", padding_idx=2), [MATRIX]),
+    (nn.EmbeddingBag, call(5, 2, padding_idx=2), [VECTOR, OFFSETS]),
+    (nn.EmbeddingBag, call(5, 2, mode="max", include_last_offset=True), [VECTOR, OFFSETS]),
+    (nn.EmbeddingBag, call(5, 2, mode="sum", include_last_offset=True), [VECTOR, OFFSETS, (6,)]),
     (nn.CosineSimilarity, call(), [(3, 5), (3, 5)]),
     (nn.CosineSimilarity, call(dim=0, eps=1e-6), [(3, 5, 2), (3, 1, 2)]),
     (nn.PairwiseDistance, call(), [(3, 5), (3, 5)]),
@@ -67,7 +76,12 @@ def inputs_of(module):
 
     def samples(info, device, dtype, requires_grad, training):
         generator = torch.Generator().manual_seed(len(module.__name__))
-        draw = lambda shape: torch.randn(shape, dtype=torch.float64, generator=generator).to(dtype)
+
+        def draw(shape):
+            if isinstance(shape, torch.Tensor):
+                return shape
+            return torch.randn(shape, dtype=torch.float64, generator=generator).to(dtype)
+
         return [
             ModuleInput(constructor_input=arguments, forward_input=FunctionInput(*map(draw, shapes)))
             for cls, arguments, shapes in SAMPLES

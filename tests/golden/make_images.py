@@ -1,4 +1,4 @@
-"""Writes images.safetensors: values and gradients of convolution, pooling, normalization, padding and embedding."""
+"""Writes images.safetensors: values and gradients of convolution, pooling, normalization, padding, embedding and resampling."""
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ def batch_norm(x, weight, bias, mean, var, training, momentum, eps):
 
 OPS = {
     "embedding": F.embedding,
+    "embedding_bag": F.embedding_bag,
     "max_pool2d": max_pool2d,
     "adaptive_max_pool2d": adaptive_max_pool2d,
     "fractional_max_pool2d": fractional(F.fractional_max_pool2d),
@@ -118,5 +119,37 @@ for name, (x, w, args) in {
     "output_padding_above_stride": ((2, 2, 3, 2), (2, 1, 2, 3), {"stride": [2, 1], "padding": [1, 2], "dilation": [4, 2], "output_padding": [3, 1]}),
 }.items():
     s.run(f"conv_transpose2d_{name}", "conv_transpose2d", [randn(*x), randn(*w), randn(w[1])], **args)
+
+for mode in ["bilinear", "bicubic"]:
+    for name, size, align_corners in [("smaller", [3, 2], False), ("larger", [8, 9], False), ("mixed", [4, 10], True), ("one", [1, 1], True)]:
+        s.run(
+            f"interpolate_antialias_{mode}_{name}", "interpolate", [randn(2, 2, 7, 6)],
+            size=size, mode=mode, align_corners=align_corners, antialias=True,
+        )
+    s.run(f"interpolate_antialias_{mode}_factor", "interpolate", [randn(1, 2, 9, 8)], scale_factor=[0.45, 0.3], mode=mode, antialias=True)
+for name, theta, size in [("images", (2, 2, 3), [2, 3, 4, 5]), ("volumes", (1, 3, 4), [1, 1, 2, 3, 4]), ("pixel", (2, 2, 3), [2, 1, 1, 3])]:
+    for align_corners in [False, True]:
+        s.run(f"affine_grid_{name}_{align_corners}", "affine_grid", [randn(*theta)], size=size, align_corners=align_corners)
+for padding_mode in ["zeros", "border", "reflection"]:
+    for align_corners in [False, True]:
+        settings = {"padding_mode": padding_mode, "align_corners": align_corners}
+        for mode in ["bilinear", "nearest", "bicubic"]:
+            # Far outside as well: reflection turns several times.
+            x, grid = randn(2, 2, 4, 3), uniform(-3, 3, 2, 3, 5, 2)
+            s.run(f"grid_sample_{mode}_{padding_mode}_{align_corners}", "grid_sample", [x, grid], mode=mode, **settings)
+        x, grid = randn(1, 2, 3, 2, 4), uniform(-2, 2, 1, 2, 2, 3, 3)
+        s.run(f"grid_sample_volume_{padding_mode}_{align_corners}", "grid_sample", [x, grid], mode="bilinear", **settings)
+# Places exactly on the corners, where the gradient of a place depends on the rule for borders.
+corners = [[[[-1.0, -1.0], [1.0, -1.0]], [[0.0, 1.0], [1.0, 1.0]]]]
+for padding_mode in ["zeros", "border", "reflection"]:
+    s.run(f"grid_sample_corners_{padding_mode}", "grid_sample", [randn(1, 2, 3, 3), const(corners)], padding_mode=padding_mode, align_corners=True)
+for mode in ["sum", "mean", "max"]:
+    numbers = const([4, 1, 4, 0, 2, 5, 2, 1, 3], i64)
+    s.run(f"embedding_bag_{mode}", "embedding_bag", [numbers, randn(6, 3)], offsets=const([0, 2, 2, 7], i64), mode=mode)
+    s.run(
+        f"embedding_bag_{mode}_padding", "embedding_bag", [numbers, randn(6, 3)],
+        offsets=const([0, 3, 3, 9], i64), mode=mode, padding_idx=2, include_last_offset=True,
+    )
+    s.run(f"embedding_bag_{mode}_matrix", "embedding_bag", [randint(0, 6, 3, 4), randn(6, 2)], mode=mode)
 
 s.write()

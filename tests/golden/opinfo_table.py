@@ -387,6 +387,11 @@ nn.functional.conv_transpose2d: weight bias
 nn.functional.cross_entropy: target
 nn.functional.elu: alpha
 nn.functional.embedding: indices
+nn.functional.embedding_bag: indices offsets
+nn.functional.grid_sample: grid mode padding_mode align_corners
+grid_sampler_2d: grid interpolation_mode padding_mode align_corners
+grid_sampler_3d: grid interpolation_mode padding_mode align_corners
+_upsample_bilinear2d_aa: output_size align_corners scale_factors
 nn.functional.gelu
 nn.functional.glu: dim
 nn.functional.group_norm: num_groups weight bias eps
@@ -430,7 +435,8 @@ LINALG |= {"cholesky_inverse", "cholesky_solve", "logdet", "lu_solve", "matrix_e
 ELSEWHERE = set("""
 bernoulli empty empty_like multinomial normal randint randn randn_like rand_like uniform
 nn.functional.binary_cross_entropy nn.functional.cosine_embedding_loss nn.functional.ctc_loss nn.functional.dropout
-nn.functional.dropout2d nn.functional.fractional_max_pool2d nn.functional.fractional_max_pool3d
+nn.functional.alpha_dropout nn.functional.dropout2d nn.functional.dropout3d nn.functional.feature_alpha_dropout
+nn.functional.fractional_max_pool2d nn.functional.fractional_max_pool3d
 nn.functional.gaussian_nll_loss nn.functional.hinge_embedding_loss nn.functional.huber_loss nn.functional.kl_div
 nn.functional.margin_ranking_loss nn.functional.multi_head_attention_forward nn.functional.multi_margin_loss
 nn.functional.multilabel_margin_loss nn.functional.multilabel_soft_margin_loss nn.functional.poisson_nll_loss
@@ -441,6 +447,8 @@ nn.functional.smooth_l1_loss nn.functional.soft_margin_loss nn.functional.triple
 RENAMED = {
     "H": "t",
     "constant_pad_nd": "pad",
+    "grid_sampler_2d": "grid_sample",
+    "grid_sampler_3d": "grid_sample",
     "linalg.norm": "linalg_norm",
     "mH": "mT",
     "pinverse": "pinv",

@@ -48,7 +48,7 @@ mod summary;
 mod total_norm;
 
 #[doc(no_inline)]
-pub use kiln_tensor::StateDict;
+pub use kiln_tensor::{BagMode, StateDict};
 pub use layers::*;
 pub use loss::*;
 pub use module::{

@@ -54,10 +54,10 @@ pub use ndarray;
 #[cfg(feature = "ndarray")]
 pub use ndarray_interop::{NdarrayGuard, NdarrayGuardMut};
 pub use ops::{
-    At, AttentionOptions, BatchNorm, Contraction, Correction, Ellipsis, GradScaling, IndexItem, Indexer,
-    InterpolateMode, Interpolation, NewAxis, OneOrAll, OptimTensors, OutputSize, PadMode, Pooling, Repeats, Rhs,
-    RoundingMode, Running, ScaleGrowth, ScatterReduction, SlidingWindow, SplitSizes, Splits, optimizer_step, step,
-    unscale_grads, update_scale,
+    At, AttentionOptions, BagMode, BagOptions, BatchNorm, Contraction, Correction, Ellipsis, GradScaling, GridMode,
+    GridPadding, GridSample, IndexItem, Indexer, InterpolateMode, Interpolation, NewAxis, OneOrAll, OptimTensors,
+    OutputSize, PadMode, Pooling, Repeats, Rhs, RoundingMode, Running, ScaleGrowth, ScatterReduction, SlidingWindow,
+    SplitSizes, Splits, optimizer_step, step, unscale_grads, update_scale,
 };
 #[doc(hidden)]
 pub use raw_memory::RawMemory;

@@ -1,8 +1,8 @@
 //! The exported networks: one function for each operation.
 
 use kiln_tensor::{
-    ClassLoss, ClassLossInput, Conv1d, Conv3d, DType, Device, InterpolateMode, PadMode, PointwiseLossKind, PoolDivisor,
-    Pooling, Reduction, Result, ScatterReduction, SlidingWindow, Tensor,
+    ClassLoss, ClassLossInput, Conv1d, Conv3d, DType, Device, GridMode, GridPadding, GridSample, InterpolateMode,
+    PadMode, PointwiseLossKind, PoolDivisor, Pooling, Reduction, Result, ScatterReduction, SlidingWindow, Tensor,
 };
 
 pub type Entry = (&'static str, fn(&Tensor, &Tensor) -> Result<Tensor>);
@@ -186,6 +186,12 @@ pub fn operations() -> Vec<Entry> {
         interpolate_bilinear |x, _w| image(x)?.interpolate(&[5, 2], InterpolateMode::Linear { align_corners: true });
         interpolate_bicubic |x, _w| image(x)?.interpolate(&[5, 7], InterpolateMode::Cubic { align_corners: false });
         interpolate_area |x, _w| image(x)?.interpolate(&[2, 2], InterpolateMode::Area);
+        grid_sample |x, _w| image(x)?.grid_sample(&x.reshape([x.dims()[0], 2, 3, 2])?, GridSample::default());
+        grid_sample_bicubic |x, _w| {
+            let (mode, padding_mode) = (GridMode::Bicubic, GridPadding::Reflection);
+            let places = x.mul(2)?.sub(1)?.reshape([x.dims()[0], 3, 2, 2])?;
+            image(x)?.grid_sample(&places, GridSample { mode, padding_mode, align_corners: true })
+        };
         pixel_shuffle |x, _w| x.reshape([x.dims()[0], 12, 1, 1])?.pixel_shuffle(2);
         pixel_unshuffle |x, _w| image(x)?.pixel_unshuffle(1)?.channel_shuffle(1);
         im2col |x, _w| image(x)?.im2col(SlidingWindow { padding: [1, 0], ..SlidingWindow::new([2, 3]) });

@@ -43,6 +43,7 @@ const ROWS: &[&[Row]] = &[
     pad::ROWS,
     rnn::ROWS,
     losses::TRIPLETS,
+    shape::BAGS,
     shape::PAIRS,
     shape::ROWS,
     upsample::ROWS,

@@ -1,8 +1,9 @@
 //! Rows of the module tests: linear and bilinear layers, embeddings, distances, dropout, and layers that move elements.
 
 use kiln_nn::{
-    AlphaDropout, Bilinear, ChannelShuffle, CosineSimilarity, Dropout1d, Dropout3d, Embedding, FeatureAlphaDropout,
-    Fold, Linear, LinearOptions, Pair, PairwiseDistance, PixelShuffle, PixelUnshuffle, Unflatten, Unfold,
+    AlphaDropout, BagMode, Bilinear, ChannelShuffle, CosineSimilarity, Dropout1d, Dropout3d, Embedding, EmbeddingBag,
+    EmbeddingBagOptions, FeatureAlphaDropout, Fold, Linear, LinearOptions, Module, Pair, PairwiseDistance,
+    PixelShuffle, PixelUnshuffle, Unflatten, Unfold,
 };
 use kiln_tensor::Device;
 
@@ -73,3 +74,27 @@ pub const PAIRS: &[Row] = pair_rows! {
         distance.keepdim(case.flag("keepdim", false))
     };
 };
+
+pub const BAGS: &[Row] = &[Row {
+    module: "EmbeddingBag",
+    run: |case| {
+        let options = EmbeddingBagOptions::default().include_last_offset(case.flag("include_last_offset", false));
+        let options = options.mode(match case.option("mode") {
+            Some("sum") => BagMode::Sum,
+            Some("max") => BagMode::Max,
+            _ => BagMode::Mean,
+        });
+        let options = match case.arg("padding_idx") {
+            Some(row) => options.padding_idx(row.as_u64().unwrap() as usize),
+            None => options,
+        };
+        let (rows, width) = (case.size("num_embeddings", 0), case.size("embedding_dim", 0));
+        let bag = case.loaded(EmbeddingBag::with_options(rows, width, options, Device::Cpu)?)?;
+        let (offsets, weights) = (case.input("in1"), case.input("in2"));
+        let outputs = vec![match offsets {
+            None => bag.forward(&case.x(0)?)?,
+            Some(offsets) => bag.forward_bags(&case.x(0)?, Some(&offsets), weights.as_ref())?,
+        }];
+        Ok(Run { model: Some(Box::new(bag)), outputs })
+    },
+}];

@@ -61,7 +61,7 @@ policies! {
         "inv" "solve" "solve_triangular" "det" "slogdet" "cholesky" "qr" "svd" "svdvals" "eigh" "eigvalsh" "pinv" "lstsq"
         "lu" "lu_factor" "lu_solve" "matrix_rank" "matrix_norm" "matrix_exp" "cond";
     // Arithmetic, `where_cond`, `cat` and `stack` promote their operands always.
-    Widest: "dot" "bilinear" "scatter_add" "index_put";
+    Widest: "dot" "bilinear" "scatter_add" "index_put" "grid_sample";
     // Composed of operations with a policy, but operations of their own in PyTorch.
-    Own: "elu" "celu" "trace" "instance_norm" "nansum" "std_mean" "var_mean" "ldexp";
+    Own: "affine_grid" "elu" "celu" "trace" "instance_norm" "nansum" "std_mean" "var_mean" "ldexp";
 }

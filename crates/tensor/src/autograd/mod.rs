@@ -53,4 +53,4 @@ pub(crate) use meta::Meta;
 pub(crate) use node::Edge;
 pub(crate) use record::{copy_slices_node, is_recorded, record, record_all, record_node};
 pub(crate) use rule::{Arrived, Ctx, Grads, one};
-pub(crate) use trace::{hides, is_tracing};
+pub(crate) use trace::{hides, is_tracing, untraced};

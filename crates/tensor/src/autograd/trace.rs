@@ -162,6 +162,19 @@ fn with(f: impl FnOnce(&mut Trace)) {
     });
 }
 
+/// Runs the parts of an operation that exporters see as one.
+pub(crate) fn untraced<T>(f: impl FnOnce() -> T) -> T {
+    /// Restores the trace, also when `f` panics.
+    struct Restore(Option<Trace>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            TRACE.replace(self.0.take());
+        }
+    }
+    let _restore = Restore(TRACE.take());
+    f()
+}
+
 /// Whether this thread is tracing.
 pub(crate) fn is_tracing() -> bool {
     TRACE.with_borrow(Option::is_some)

@@ -28,6 +28,17 @@ pub enum InterpolateMode {
     },
     /// The average of the elements that an output covers: `area`.
     Area,
+    /// [`Linear`](InterpolateMode::Linear) of images, in which an output of a smaller image is an average over all elements that it
+    /// covers: PyTorch's `bilinear` with `antialias`.
+    LinearAntialias {
+        /// Whether the corners' centers coincide.
+        align_corners: bool,
+    },
+    /// [`Cubic`](InterpolateMode::Cubic) with such averages: PyTorch's `bicubic` with `antialias`, for which the slope is -0.5.
+    CubicAntialias {
+        /// Whether the corners' centers coincide.
+        align_corners: bool,
+    },
 }
 
 #[located]
@@ -94,7 +105,7 @@ impl Tensor {
 
     /// All modes but the average.
     fn between_elements(&self, size: &[usize], mode: InterpolateMode, factors: Option<&[f64]>) -> Result<Tensor> {
-        use InterpolateMode::{Cubic, Linear, Nearest, NearestExact};
+        use InterpolateMode::{Cubic, CubicAntialias, Linear, LinearAntialias, Nearest, NearestExact};
         let map = |dim: usize| Map {
             n: self.dims()[dim],
             count: size[dim - 2],
@@ -107,11 +118,14 @@ impl Tensor {
             return (2..self.rank()).try_fold(self.clone(), along);
         }
         check::floats(OP, self)?;
-        if matches!(mode, Cubic { .. }) && self.rank() != 4 {
-            return Err(Error::shape(OP, "images [N, C, H, W] for cubic interpolation", self.shape()));
+        if matches!(mode, Cubic { .. } | CubicAntialias { .. } | LinearAntialias { .. }) && self.rank() != 4 {
+            let expected = "images [N, C, H, W] for cubic interpolation and for antialiasing";
+            return Err(Error::shape(OP, expected, self.shape()));
         }
         let along = |x: Tensor, dim: usize| {
             let taps = match mode {
+                LinearAntialias { align_corners } => return map(dim).averaged(&x, dim, align_corners, false),
+                CubicAntialias { align_corners } => return map(dim).averaged(&x, dim, align_corners, true),
                 Cubic { align_corners } => map(dim).cubic(align_corners)?,
                 Linear { align_corners } if size[dim - 2] != x.dims()[dim] => map(dim).linear(align_corners)?,
                 _ => return Ok(x),
@@ -156,11 +170,45 @@ impl Map {
         self.factor.map_or(self.n as f64 / self.count as f64, |factor| 1.0 / factor)
     }
 
+    /// The distance of outputs, in elements, for aligned corners or edges.
+    fn scale(&self, align_corners: bool) -> f64 {
+        match align_corners {
+            true if self.count > 1 => self.last() / (self.count as f64 - 1.0),
+            true => 0.0,
+            false => self.step(),
+        }
+    }
+
+    /// `x`, of which an output in dimension `dim`, 2 or 3, is an average over as many elements as lie between outputs: a product
+    /// with a matrix of weights `[outputs, elements]`. The weights are those of Pillow, which PyTorch has taken over.
+    fn averaged(&self, x: &Tensor, dim: usize, align_corners: bool, cubic: bool) -> Result<Tensor> {
+        let scale = self.scale(align_corners);
+        let widening = scale.max(1.0);
+        let reach = if cubic { 2.0 } else { 1.0 } * widening;
+        let elements = Tensor::arange(0, self.n as i64, self.options)?;
+        let centers = self.outputs()?.add(0.5)?.mul(scale)?.unsqueeze(1)?;
+        // The first element that counts, and the one after the last.
+        let first = centers.sub(reach)?.add(0.5)?.trunc()?.clamp_min(0.0)?;
+        let end = centers.add(reach)?.add(0.5)?.trunc()?.clamp_max(self.n as f64)?;
+        let counts = elements.ge(&first)?.logical_and(&elements.lt(&end)?)?;
+        let t = elements.sub(&centers)?.add(0.5)?.div(widening)?.abs()?;
+        let weights = if cubic {
+            let near = calc!((&t * 1.5 - 2.5) * &t * &t + 1.0)?;
+            let far = calc!(((&t * -0.5 + 2.5) * &t - 4.0) * &t + 2.0)?;
+            t.lt(1.0)?.where_cond(&near, &t.lt(2.0)?.where_cond(&far, 0.0)?)?
+        } else {
+            t.neg()?.add(1.0)?.clamp_min(0.0)?
+        };
+        let weights = counts.where_cond(&weights, 0.0)?;
+        let sums = weights.sum_keepdim(1)?;
+        let weights = weights.div(&sums.eq(0.0)?.where_cond(1.0, &sums)?)?;
+        if dim == 2 { weights.matmul(x) } else { x.matmul(&weights.t()?) }
+    }
+
     /// The places of outputs, in elements.
     fn places(&self, align_corners: bool) -> Result<Tensor> {
         if align_corners {
-            let step = if self.count > 1 { self.last() / (self.count as f64 - 1.0) } else { 0.0 };
-            return self.outputs()?.mul(step);
+            return self.outputs()?.mul(self.scale(true));
         }
         self.outputs()?.add(0.5)?.mul(self.step())?.sub(0.5)
     }
@@ -183,16 +231,15 @@ impl Map {
     fn cubic(&self, align_corners: bool) -> Result<Vec<(Tensor, Tensor)>> {
         let places = self.places(align_corners)?;
         let first = places.floor()?;
-        let distance = |tap: f64| places.sub(&first)?.sub(tap)?.abs();
-        let tap = |tap: f64| {
-            let t = distance(tap)?;
-            let weight = if tap == 0.0 || tap == 1.0 {
-                calc!((t * (A + 2.0) - (A + 3.0)) * &t * &t + 1.0)?
-            } else {
-                calc!(((t * A - 5.0 * A) * &t + 8.0 * A) * &t - 4.0 * A)?
-            };
-            Ok((first.add(tap)?.clamp(0.0, self.last())?, weight))
-        };
-        [-1.0, 0.0, 1.0, 2.0].into_iter().map(tap).collect()
+        let tap = |(tap, weight)| Ok((first.add(f64::from(tap) - 1.0)?.clamp(0.0, self.last())?, weight));
+        (0u8..).zip(cubic_weights(&places.sub(&first)?)?).map(tap).collect()
     }
+}
+
+/// The weights of the four elements around places at these distances, from 0 to 1, after the second of them.
+pub(super) fn cubic_weights(after: &Tensor) -> Result<[Tensor; 4]> {
+    let near = |t: &Tensor| calc!((t * (A + 2.0) - (A + 3.0)) * t * t + 1.0);
+    let far = |t: &Tensor| calc!(((t * A - 5.0 * A) * t + 8.0 * A) * t - 4.0 * A);
+    let before = after.neg()?.add(1.0)?;
+    Ok([far(&after.add(1.0)?)?, near(after)?, near(&before)?, far(&before.add(1.0)?)?])
 }

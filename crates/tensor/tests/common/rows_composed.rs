@@ -228,10 +228,64 @@ macro_rules! composed_rows {
                 gradient IMAGES_ALONE Any |x| x[0].interpolate(&[3, 7], InterpolateMode::Cubic { align_corners: true });
                 gradient IMAGES_ALONE Any |x| x[0].interpolate(&[2], InterpolateMode::Area);
                 gradient VOLUMES_ALONE Any |x| x[0].interpolate(&[2, 4, 3], InterpolateMode::NearestExact);
+                gradient IMAGES_ALONE Any |x| x[0].interpolate(&[2], InterpolateMode::CubicAntialias { align_corners: false });
                 random |x, _y, r| {
                     let (dims, size, mode) = (1 + r.below(3), [r.below(4), r.below(4), r.below(4)], interpolate_mode(r));
                     one_of(spatial(dims, x, r).interpolate(&size[..if r.flag() { 1 } else { dims }], mode))
                 };
+            }
+            grid_sample {
+                golden |x, a| x[0].grid_sample(a.tensor("grid", x).unwrap_or(&x[1]), grid_options(a))?;
+                gradient IMAGES_AND_PLACES Any |x| x[0].grid_sample(&x[1].mul(0.6)?, GridSample::default());
+                gradient IMAGES_AND_PLACES Any |x| {
+                    let options = GridSample { padding_mode: GridPadding::Border, align_corners: true, ..GridSample::default() };
+                    x[0].grid_sample(&x[1].mul(0.6)?, options)
+                };
+                gradient IMAGES_AND_PLACES Any |x| {
+                    let (mode, padding_mode) = (GridMode::Bicubic, GridPadding::Reflection);
+                    x[0].grid_sample(&x[1].mul(0.6)?, GridSample { mode, padding_mode, align_corners: false })
+                };
+                gradient VOLUMES_AND_PLACES Any |x| {
+                    x[0].grid_sample(&x[1].mul(0.6)?, GridSample { align_corners: true, ..GridSample::default() })
+                };
+                gradient VOLUMES_AND_PLACES Any |x| {
+                    x[0].grid_sample(&x[1], GridSample { mode: GridMode::Nearest, ..GridSample::default() })
+                };
+                random |x, y, r| one_of(grid_sample(x, y, r));
+            }
+            affine_grid {
+                golden |x, a| {
+                    let size: Vec<usize> = a.ints("size").iter().map(|&n| n as usize).collect();
+                    x[0].affine_grid(&size, a.flag("align_corners"))?
+                };
+                gradient AFFINE_MAPS Any |x| x[0].affine_grid(&[2, 1, 2, 3], true);
+                gradient AFFINE_MAPS_3D Any |x| x[0].affine_grid(&[1, 2, 2, 1, 3], false);
+                random |x, _y, r| {
+                    let dims = 2 + r.below(2);
+                    let maps = if r.flag() { x.clone() } else { r.tensor_of(x.dtype(), &[2, dims, dims + 1]) };
+                    let size = [2, r.below(3), r.below(4), r.below(4), r.below(4)];
+                    one_of(maps.affine_grid(&size[..dims + 2], r.flag()))
+                };
+            }
+            embedding_bag {
+                golden |x, a| embedding_bag(x, a)?;
+                gradient ROWS Any |x| {
+                    let options = BagOptions { mode: BagMode::Sum, padding_idx: Some(3), ..BagOptions::default() };
+                    x[0].embedding_bag(&numbers(&[2, 0, 2, 3], [2, 2]), None, &options)
+                };
+                gradient ROWS Any |x| {
+                    x[0].embedding_bag(&numbers(&[2, 0, 2, 3], [4]), Some(&numbers(&[0, 1, 1], [3])), &BagOptions::default())
+                };
+                gradient ROWS Distinct |x| {
+                    let options = BagOptions { mode: BagMode::Max, include_last_offset: true, ..BagOptions::default() };
+                    x[0].embedding_bag(&numbers(&[2, 0, 2, 3], [4]), Some(&numbers(&[0, 3, 3, 4], [4])), &options)
+                };
+                gradient ROWS_AND_WEIGHTS Any |x| {
+                    let weights = Some(&x[1]);
+                    let options = BagOptions { mode: BagMode::Sum, per_sample_weights: weights, ..BagOptions::default() };
+                    x[0].embedding_bag(&numbers(&[2, 0, 2, 3], [4]), Some(&numbers(&[0, 3], [2])), &options)
+                };
+                random |x, y, r| one_of(embedding_bag(x, y, r));
             }
             interpolate_by {
                 gradient SIGNALS_ALONE Any |x| x[0].interpolate_by(&[1.7], InterpolateMode::Nearest);

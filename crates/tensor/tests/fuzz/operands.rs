@@ -1,8 +1,9 @@
 //! Random operands and arguments that often fit the operation that is called.
 
 use kiln_tensor::{
-    At, BatchNorm, ClassLoss, ClassLossInput, Conv2d, Convolution, DType, InterpolateMode, NewAxis, PointwiseLossKind,
-    Pooling, Reduction, Result, Rhs, Running, SlidingWindow, Tensor,
+    At, BagMode, BagOptions, BatchNorm, ClassLoss, ClassLossInput, Conv2d, Convolution, DType, GridMode, GridPadding,
+    GridSample, InterpolateMode, NewAxis, PointwiseLossKind, Pooling, Reduction, Result, Rhs, Running, SlidingWindow,
+    Tensor,
 };
 
 use super::choices::Choices;
@@ -238,7 +239,43 @@ pub fn interpolate_mode(r: &mut Choices) -> InterpolateMode {
         InterpolateMode::Linear { align_corners },
         InterpolateMode::Cubic { align_corners },
         InterpolateMode::Area,
+        InterpolateMode::LinearAntialias { align_corners },
+        InterpolateMode::CubicAntialias { align_corners },
     ])
+}
+
+pub fn grid_sample(x: &Tensor, y: &Tensor, r: &mut Choices) -> Result<Tensor> {
+    let dims = 2 + r.below(2);
+    let images = spatial(dims, x, r);
+    let mut extents = images.dims().to_vec();
+    extents.resize(dims + 2, 1);
+    extents[1..=dims].fill_with(|| r.below(3));
+    extents[dims + 1] = dims;
+    let grid = if r.below(4) == 0 { y.clone() } else { r.tensor_of(x.dtype(), &extents) };
+    let options = GridSample {
+        mode: r.pick(&[GridMode::Bilinear, GridMode::Nearest, GridMode::Bicubic]),
+        padding_mode: r.pick(&[GridPadding::Zeros, GridPadding::Border, GridPadding::Reflection]),
+        align_corners: r.flag(),
+    };
+    images.grid_sample(&grid, options)
+}
+
+pub fn embedding_bag(x: &Tensor, y: &Tensor, r: &mut Choices) -> Result<Tensor> {
+    let table = if r.flag() { x.clone() } else { r.tensor_of(x.dtype(), &[5, 2]) };
+    let (indices, offsets) = (r.index(), r.index());
+    let mode = r.pick(&[BagMode::Sum, BagMode::Mean, BagMode::Max]);
+    let weights = match r.below(3) {
+        0 => Some(r.tensor_of(table.dtype(), indices.dims())),
+        1 => Some(y.clone()),
+        _ => None,
+    };
+    let options = BagOptions {
+        mode,
+        padding_idx: r.flag().then(|| r.size()),
+        per_sample_weights: weights.as_ref().filter(|_| mode == BagMode::Sum),
+        include_last_offset: r.flag(),
+    };
+    table.embedding_bag(&indices, r.flag().then_some(&offsets), &options)
 }
 
 pub fn sliding_window(r: &mut Choices) -> SlidingWindow {

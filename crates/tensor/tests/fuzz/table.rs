@@ -5,9 +5,9 @@ use kiln_tensor::{AttentionOptions, DType, Device, PadMode, PoolDivisor, Result,
 use super::{
     choices::Choices,
     operands::{
-        batch_norm, batch_norm_with, changed, class_loss, convolution, convolution_of, cube, each, images, index,
-        interpolate_mode, linear, one_of, operand, pair, pair_of, pointwise_loss, pooling, pooling_of, recurrent, rule,
-        shape_of_few, sliding_window, small, spatial, weight,
+        batch_norm, batch_norm_with, changed, class_loss, convolution, convolution_of, cube, each, embedding_bag,
+        grid_sample, images, index, interpolate_mode, linear, one_of, operand, pair, pair_of, pointwise_loss, pooling,
+        pooling_of, recurrent, rule, shape_of_few, sliding_window, small, spatial, weight,
     },
 };
 

@@ -1,7 +1,8 @@
 //! Golden calls: convolution, pooling, normalization, padding, embedding.
 
 use kiln_tensor::{
-    Conv2d, Convolution, InterpolateMode, PadMode, PoolDivisor, Pooling, Running, Scalar, SlidingWindow, Tensor,
+    BagMode, BagOptions, Conv2d, Convolution, GridMode, GridPadding, GridSample, InterpolateMode, PadMode, PoolDivisor,
+    Pooling, Running, Scalar, SlidingWindow, Tensor,
 };
 use serde_json::Value;
 
@@ -113,9 +114,11 @@ pub fn sliding_window(a: &Args) -> SlidingWindow {
 }
 
 pub fn interpolate_mode(a: &Args) -> InterpolateMode {
-    let align_corners = a.flag("align_corners");
+    let (align_corners, antialias) = (a.flag("align_corners"), a.flag("antialias"));
     match a.text("mode") {
         Some("nearest-exact") => InterpolateMode::NearestExact,
+        Some("bilinear") if antialias => InterpolateMode::LinearAntialias { align_corners },
+        Some("bicubic") if antialias => InterpolateMode::CubicAntialias { align_corners },
         Some("linear" | "bilinear" | "trilinear") => InterpolateMode::Linear { align_corners },
         Some("bicubic") => InterpolateMode::Cubic { align_corners },
         Some("area") => InterpolateMode::Area,
@@ -141,7 +144,59 @@ pub fn interpolated(x: &Tensor, a: &Args, mode: InterpolateMode) -> Result<Tenso
     Ok(x.interpolate_by(&factors, mode)?)
 }
 
+/// By names, or by the numbers that the functions without names take.
+pub fn grid_options(a: &Args) -> GridSample {
+    let choice = |name: &str, number: &str| match a.text(name) {
+        Some(text) => Some(text.to_owned()),
+        None => a.int(number).map(|n| n.to_string()),
+    };
+    GridSample {
+        mode: match choice("mode", "interpolation_mode").as_deref() {
+            Some("nearest" | "1") => GridMode::Nearest,
+            Some("bicubic" | "2") => GridMode::Bicubic,
+            _ => GridMode::Bilinear,
+        },
+        padding_mode: match choice("padding_mode", "padding_mode").as_deref() {
+            Some("border" | "1") => GridPadding::Border,
+            Some("reflection" | "2") => GridPadding::Reflection,
+            _ => GridPadding::Zeros,
+        },
+        align_corners: a.flag("align_corners"),
+    }
+}
+
+/// PyTorch's function takes the numbers first, OpInfo the table.
+pub fn embedding_bag(x: &[Tensor], a: &Args) -> Result<Tensor, Miss> {
+    let (table, numbers) = if x[0].dtype().is_float() { (&x[0], &x[1]) } else { (&x[1], &x[0]) };
+    if a.get("max_norm").is_some() || a.flag("scale_grad_by_freq") || a.flag("sparse") {
+        return Err(lacks("max_norm, scale_grad_by_freq, sparse"));
+    }
+    let padding = a.int("padding_idx").map(|row| if row < 0 { row + table.dims()[0] as i64 } else { row });
+    let options = BagOptions {
+        mode: match a.text("mode") {
+            Some("sum") => BagMode::Sum,
+            Some("max") => BagMode::Max,
+            _ => BagMode::Mean,
+        },
+        padding_idx: padding.map(|row| row as usize),
+        per_sample_weights: a.tensor("per_sample_weights", x),
+        include_last_offset: a.flag("include_last_offset"),
+    };
+    Ok(table.embedding_bag(numbers, a.tensor("offsets", x), &options)?)
+}
+
 table! {
+    upsample_bilinear2d_aa => |x, a| {
+        let (align_corners, size) = (a.flag("align_corners"), a.ints("output_size"));
+        let mode = InterpolateMode::LinearAntialias { align_corners };
+        match a.get("scale_factors").cloned() {
+            Some(Value::Array(factors)) => {
+                let factors: Vec<f64> = factors.iter().map(|factor| factor.as_f64().unwrap()).collect();
+                x[0].interpolate_by(&factors, mode)?
+            }
+            _ => x[0].interpolate(&size.iter().map(|&n| n as usize).collect::<Vec<_>>(), mode)?,
+        }
+    };
     upsample_nearest => |x, a| interpolated(&x[0], a, InterpolateMode::Nearest)?;
     upsample_bilinear => |x, a| interpolated(&x[0], a, InterpolateMode::Linear { align_corners: true })?;
     conv2d => |x, a| convolved(x, a, |input, rule: &Conv2d| input.conv2d(&x[1], bias(x, a), rule))?;

@@ -106,7 +106,7 @@ mod arguments {
 
 pub mod composed {
     use super::arguments::{each_of, factor, splits};
-    use crate::images::{interpolate_mode, interpolated, sizes, sliding_window};
+    use crate::images::{embedding_bag, grid_options, interpolate_mode, interpolated, sizes, sliding_window};
 
     composed_rows!(golden_rows);
 }

@@ -1,9 +1,9 @@
 //! Gradient checks: views, joining, indexing, reductions, products, losses, in-place operations.
 
 use kiln_tensor::{
-    AttentionOptions, BatchNorm, ClassLoss, ClassLossInput, Conv1d, Conv2d, Conv3d, DType, Device, Ellipsis,
-    InterpolateMode, NewAxis, PadMode, PointwiseLossKind, PoolDivisor, Pooling, Reduction, Result, Running,
-    SlidingWindow, Tensor, step,
+    AttentionOptions, BagMode, BagOptions, BatchNorm, ClassLoss, ClassLossInput, Conv1d, Conv2d, Conv3d, DType, Device,
+    Ellipsis, GridMode, GridPadding, GridSample, InterpolateMode, NewAxis, PadMode, PointwiseLossKind, PoolDivisor,
+    Pooling, Reduction, Result, Running, SlidingWindow, Tensor, step,
 };
 
 use super::{
@@ -84,6 +84,11 @@ shapes! {
     SIGNALS_ALONE = [[2, 1, 5]] [[0, 2, 6]];
     IMAGES_ALONE = [[1, 2, 4, 3]] [[0, 2, 5, 4]];
     VOLUMES_ALONE = [[1, 1, 3, 2, 2]];
+    IMAGES_AND_PLACES = [[1, 2, 3, 2], [1, 1, 2, 2]] [[0, 2, 3, 4], [0, 2, 3, 2]];
+    VOLUMES_AND_PLACES = [[1, 1, 2, 3, 2], [1, 1, 1, 1, 3]];
+    AFFINE_MAPS = [[2, 2, 3]];
+    AFFINE_MAPS_3D = [[1, 3, 4]];
+    ROWS_AND_WEIGHTS = [[4, 3], [4]];
     BLOCKS = [[2, 12, 4]] [[6, 4]];
     PIXELS = [[1, 4, 2, 2]] [[4, 2, 4]];
     ROWS_AND_PLACES = [[4, 3], [4]];

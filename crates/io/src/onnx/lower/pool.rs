@@ -4,7 +4,7 @@ use kiln_tensor::{DType, Result, Scalar, Tensor};
 
 use super::norm::with_relu;
 use crate::onnx::{
-    graph::{Extent, Graph, int, ints},
+    graph::{Extent, Graph, int, ints, text},
     operation::Operation,
     proto,
 };
@@ -49,6 +49,12 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
             attributes.push(int("count_include_pad", o.int("count_include_pad")?));
             Ok(Some(graph.node("AveragePool", &[o.name(0)?], attributes)))
         }
+        "grid_sample" if o.input(0)?.len() == 4 => {
+            let mut attributes = vec![text("mode", o.text("mode")?), text("padding_mode", o.text("padding_mode")?)];
+            attributes.push(int("align_corners", o.int("align_corners")?));
+            Ok(Some(graph.node("GridSample", &names, attributes)))
+        }
+        "grid_sample" => Err(o.wrong("only of images is it exported, not of volumes")),
         "adaptive_avg_pool2d" => adaptive_average(graph, o).map(Some),
         "adaptive_max_pool2d" => adaptive_max(graph, o).map(Some),
         "adaptive_max_pool2d_with_indices" => match whole_windows(o)? {
