@@ -20,7 +20,7 @@ pub enum GridMode {
     Bilinear,
     /// The nearest element.
     Nearest,
-    /// A cubic convolution of four elements in each dimension (Keys, 1981, with -0.75), of images.
+    /// A cubic convolution of four elements in each dimension (Keys, 1981, with -0.75).
     Bicubic,
 }
 
@@ -56,8 +56,8 @@ impl Tensor {
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.grid_sample.html>).
     ///
     /// # Errors
-    /// If there are other dimensions, batches differ, the images have no pixels, the mode is bicubic and they are volumes, the
-    /// elements are not floating-point, or dtypes or devices differ.
+    /// If there are other dimensions, batches differ, the images have no pixels, the elements are not floating-point, or dtypes or
+    /// devices differ.
     pub fn grid_sample(&self, grid: &Tensor, options: GridSample) -> Result<Tensor> {
         cast_operands(OP, [self, grid], [], |[x, grid], []| x.sampled(grid, options))
     }
@@ -80,14 +80,17 @@ impl Tensor {
         if self.dims()[2..].contains(&0) {
             return Err(Error::shape(OP, "extents above 0", self.shape()));
         }
-        if options.mode == GridMode::Bicubic && self.rank() != 4 {
-            return Err(Error::shape(OP, "images [N, C, H, W] for the bicubic mode", self.shape()));
-        }
         let out = untraced(|| no_grad(|| sample(self, grid, options))).map_err(|error| error.of_op(OP))?;
         let out = record(out, node, &[self, grid], &[self, grid], move |ctx| {
             let inputs = [ctx.saved(0)?, ctx.saved(1)?];
             if ctx.create_graph {
-                return ctx.composed(&inputs, |inputs| sample(&inputs[0], &inputs[1], options));
+                let grads = ctx.composed(&inputs, |inputs| sample(&inputs[0], &inputs[1], options))?;
+                // The nearest elements do not depend on where exactly a place is.
+                let or_zeros = |(i, grad): (usize, Option<Tensor>)| match grad {
+                    None => ctx.when(i, || inputs[i].zeros_like()),
+                    some => Ok(some),
+                };
+                return grads.into_iter().enumerate().map(or_zeros).collect();
             }
             recomputed(ctx, &inputs, options)
         })?;
@@ -269,5 +272,27 @@ impl Axis {
     fn number(&self, at: &Tensor) -> Result<Tensor> {
         let margin = self.margin as f64;
         at.detach().clamp(-margin, self.last() + margin)?.add(margin)?.to_dtype(DType::I64)
+    }
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use super::*;
+    use crate::{autograd::grad_with, device::Device};
+
+    /// Of the nearest elements, too, places have a gradient, which is 0; with `create_graph` as without.
+    #[test]
+    fn places_of_the_nearest_elements_have_gradients_of_zeros() -> Result<()> {
+        let x = Tensor::ones([1, 2, 3, 3], Device::Cpu)?.requires_grad_(true)?;
+        let grid = Tensor::zeros([1, 2, 2, 2], Device::Cpu)?.requires_grad_(true)?;
+        for options in [BackwardOptions::default(), BackwardOptions::create_graph()] {
+            let y = x.grid_sample(&grid, GridSample { mode: GridMode::Nearest, ..GridSample::default() })?.sum(())?;
+            let grads = grad_with(&[(y, None)], &[&x, &grid], options)?;
+            let values: Vec<Vec<f32>> =
+                grads.iter().flatten().map(|grad| grad.flatten_all()?.to_vec()).collect::<Result<_>>()?;
+            let center = [0., 0., 0., 0., 4., 0., 0., 0., 0.];
+            assert_eq!(values, [[center, center].concat(), vec![0.; 8]]);
+        }
+        Ok(())
     }
 }

@@ -114,8 +114,18 @@ impl Tensor {
             options: (if self.dtype() == DType::F64 { DType::F64 } else { DType::F32 }, self.device()).into(),
         };
         if matches!(mode, Nearest | NearestExact) {
-            let along = |x: Tensor, dim: usize| x.index_select(dim, &map(dim).nearest(mode == NearestExact)?);
-            return (2..self.rank()).try_fold(self.clone(), along);
+            // One look-up for all dimensions, so that gradients in half precision are rounded once.
+            let mut places: Option<Tensor> = None;
+            for dim in 2..self.rank() {
+                let along = map(dim).nearest(mode == NearestExact)?;
+                places = Some(match places {
+                    None => along,
+                    Some(before) => before.mul(self.dims()[dim] as i64)?.unsqueeze(1)?.add(&along)?.flatten_all()?,
+                });
+            }
+            let Some(places) = places else { return Ok(self.clone()) };
+            let shape = [&self.dims()[..2], size].concat();
+            return self.flatten(2, -1)?.index_select(2, &places)?.reshape(shape);
         }
         check::floats(OP, self)?;
         if matches!(mode, Cubic { .. } | CubicAntialias { .. } | LinearAntialias { .. }) && self.rank() != 4 {

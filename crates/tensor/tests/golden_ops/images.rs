@@ -187,6 +187,9 @@ pub fn embedding_bag(x: &[Tensor], a: &Args) -> Result<Tensor, Miss> {
 
 table! {
     upsample_bilinear2d_aa => |x, a| {
+        if a.get("scales_h").is_some() || a.get("scales_w").is_some() {
+            return Err(lacks("scales beside a size"));
+        }
         let (align_corners, size) = (a.flag("align_corners"), a.ints("output_size"));
         let mode = InterpolateMode::LinearAntialias { align_corners };
         match a.get("scale_factors").cloned() {
