@@ -1,7 +1,7 @@
 """The operations that Kiln has, by the names of PyTorch's operator database (OpInfo), with their positional arguments."""
 
 # The operations, by OpInfo's names, with the names of their positional arguments after the input. A row of Kiln's
-# table (crates/tensor/tests/golden_ops) has the name without `nn.functional.`, `linalg.`, `special.` and underscores around.
+# table (crates/tensor/tests/golden_ops) has the name without `nn.functional.`, `linalg.`, `special.`, `signal.windows.` and underscores around.
 OPS = {
     line.split(":")[0].strip(): line.partition(":")[2].split()
     for line in """
@@ -333,6 +333,17 @@ sgn
 signbit
 sinc
 slice_scatter: src dim start end step
+signal.windows.bartlett
+signal.windows.blackman
+signal.windows.cosine
+signal.windows.exponential
+signal.windows.gaussian
+signal.windows.general_cosine
+signal.windows.general_hamming
+signal.windows.hamming
+signal.windows.hann
+signal.windows.kaiser
+signal.windows.nuttall
 special.entr
 special.i1
 special.polygamma: n
@@ -461,7 +472,7 @@ RENAMED = {
 
 def row_name(name):
     """The row of an operation: its name without the module and underscores around."""
-    for module in ["nn.functional.", "linalg.", "special."]:
+    for module in ["nn.functional.", "linalg.", "special.", "signal.windows."]:
         if name not in RENAMED:
             name = name.removeprefix(module)
     return RENAMED.get(name) or name.strip("_")

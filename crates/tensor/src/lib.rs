@@ -35,7 +35,9 @@ pub use autograd::{enable_grad, no_grad, no_grad_guard};
 pub use captured::CapturedStep;
 #[doc(hidden)]
 pub use creation::ExtentList;
-pub use creation::{Extents, Nested, TensorOptions, manual_seed, random_state, set_random_state, take_random_seed};
+pub use creation::{
+    Extents, Nested, TensorOptions, WindowFunction, manual_seed, random_state, set_random_state, take_random_seed,
+};
 pub use device::Device;
 pub use kiln_backend::{
     ClassLoss, ClassLossInput, Conv1d, Conv2d, Conv3d, Convolution, DType, Dim, Dims, Element, Error, ErrorKind,

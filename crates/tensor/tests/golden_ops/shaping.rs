@@ -1,6 +1,6 @@
 //! Golden calls: views, products and constructors.
 
-use kiln_tensor::{DType, Scalar, Tensor, TensorOptions};
+use kiln_tensor::{DType, Scalar, Tensor, TensorOptions, WindowFunction};
 
 use crate::{common::args::Args, suite::lacks};
 
@@ -35,7 +35,31 @@ fn size(a: &Args) -> Vec<i64> {
     if a.get("size").is_some() { a.sizes("size") } else { a.sizes("input") }
 }
 
+/// A window function; OpInfo names the number of values the input.
+fn window(a: &Args, function: WindowFunction) -> kiln_tensor::Result<Tensor> {
+    let sym = a.get("sym").is_none_or(|sym| sym.as_bool() == Some(true));
+    Tensor::window(&function, a.size("input").unwrap(), sym, options(a))
+}
+
 table! {
+    bartlett => |_x, a| window(a, WindowFunction::Bartlett)?;
+    blackman => |_x, a| window(a, WindowFunction::Blackman)?;
+    cosine => |_x, a| window(a, WindowFunction::Cosine)?;
+    exponential => |_x, a| {
+        a.get("center");
+        window(a, WindowFunction::Exponential { tau: a.float("tau").unwrap_or(1.0) })?
+    };
+    gaussian => |_x, a| window(a, WindowFunction::Gaussian { std: a.float("std").unwrap_or(1.0) })?;
+    general_cosine => |_x, a| {
+        let factors = a.get("a").unwrap().as_array().unwrap();
+        window(a, WindowFunction::GeneralCosine(factors.iter().map(|factor| factor.as_f64().unwrap()).collect()))?
+    };
+    general_hamming => |_x, a| window(a, WindowFunction::GeneralHamming { alpha: a.float("alpha").unwrap_or(0.54) })?;
+    hamming => |_x, a| window(a, WindowFunction::Hamming)?;
+    hann => |_x, a| window(a, WindowFunction::Hann)?;
+    kaiser => |_x, a| window(a, WindowFunction::Kaiser { beta: a.float("beta").unwrap_or(12.0) })?;
+    nuttall => |_x, a| window(a, WindowFunction::Nuttall)?;
+
     reshape => |x, a| x[0].reshape(a.sizes("shape"))?;
     reshape_as => |x, _a| x[0].reshape(x[1].dims())?;
     transpose_reshape => |x, a| {
