@@ -9,7 +9,7 @@ MUTATIONS = [
         "if let Some(sum) = leaf.converted_grad()? {",
         "let existing = leaf.0.meta.lock().grad.clone();\n    if let Some(sum) = existing {",
         ["gradients_are_converted_when_they_are_read"],
-        "autocast",
+        "tensor",
     ),
     Mutation(
         "low_grad_hook", "hooks get gradients in half precision",
@@ -17,7 +17,7 @@ MUTATIONS = [
         "let grad = grad.to_dtype(leaf.dtype())?;\n",
         "",
         ["hooks_and_callers_see_gradients_in_the_parameters_dtype"],
-        "autocast",
+        "tensor",
     ),
     Mutation(
         "low_grad_recorded", "a recorded pass leaves the conversion out",
@@ -25,7 +25,7 @@ MUTATIONS = [
         "!self.create_graph && self.node.edges.get(i).is_some_and(leaf)",
         "self.node.edges.get(i).is_some_and(leaf)",
         ["hooks_and_callers_see_gradients_in_the_parameters_dtype"],
-        "autocast",
+        "tensor",
     ),
     Mutation(
         "low_grad_captured", "a captured step that adds to a gradient leaves it in half precision",

@@ -40,6 +40,5 @@ SUITES = {
     "captured": Suite(["-p", "kiln-tests", "--features", "cuda", "--test", "captured_cuda"]),
     "nccl": Suite(["-p", "kiln-distributed", "--features", "cuda", "--test", "nccl"]),
     "unit": Suite([*DEVICE, "--lib"], simulated=False),
-    "autocast": Suite(["-p", "kiln-tensor", "--test", "suite"], simulated=False),
-    "autograd_rules": Suite(["-p", "kiln-tensor", "--test", "suite"], simulated=False),
+    "tensor": Suite(["-p", "kiln-tensor", "--test", "suite"], simulated=False),
 }

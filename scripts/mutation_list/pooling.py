@@ -9,7 +9,7 @@ MUTATIONS = [
         "let (masked, sums) = grad.relu_bias_gradient(&maxima, 1)?;",
         "let (masked, sums) = (grad.relu_gradient(&maxima)?, grad.sum([0, 2, 3])?);",
         ["gradients_through_a_convolution_and_pooling"],
-        "autograd_rules",
+        "tensor",
     ),
     Mutation(
         "pool_relu_without_bias", "where there is no bias, the gradient of max pooling passes ReLU as it is",
@@ -17,7 +17,7 @@ MUTATIONS = [
         "(grad.relu_gradient(&maxima)?, None)",
         "(grad.clone(), None)",
         ["gradients_through_a_convolution_and_pooling"],
-        "autograd_rules",
+        "tensor",
     ),
     Mutation(
         "max_pool_nan", "NaN is not the largest",
