@@ -2,7 +2,6 @@
 //!
 //! Without a device it passes, unless `KILN_REQUIRE_DEVICE` is set (`cargo sim test -p kiln-tests --features cuda --test
 //! captured_cuda`).
-#![cfg(all(feature = "cuda", feature = "cpu"))]
 
 #[path = "../support/account.rs"]
 mod account;

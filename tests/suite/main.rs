@@ -6,6 +6,9 @@ mod checkout;
 mod fractions;
 
 mod bad_input;
+mod examples;
+#[cfg(target_os = "linux")]
+mod gpu_report;
 mod located;
 mod mlp_curve;
 mod vgg16_logits;

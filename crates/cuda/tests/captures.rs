@@ -2,7 +2,6 @@
 //! threads, failures. (`tests/captured_cuda` has whole training steps.)
 //!
 //! `cargo sim test -p kiln-cuda --features kernels --test captures`
-#![cfg(feature = "kernels")]
 
 mod child;
 

@@ -3,8 +3,6 @@
 //!
 //! Needs a device, as `against_cpu` does; only a simulated one can tell what runs concurrently.
 
-#![cfg(feature = "kernels")]
-
 mod child;
 
 use std::{

@@ -2,7 +2,6 @@
 //!
 //! Devices and drivers are simulated (`cargo sim test -p kiln-cuda --features kernels --test images`); the simulator
 //! reports which images it was given to load.
-#![cfg(feature = "kernels")]
 
 mod child;
 

@@ -4,7 +4,6 @@
 //! Runs the `ptxas` beside the `nvcc` that built the kernels. `KILN_PTXAS` adds others, as a list in the form of
 //! `PATH`: older ones must accept the same text for the architectures that they support. Each assembler takes minutes
 //! for all of them; `KILN_PTX_ARCHITECTURES`, a list such as `80,121`, selects some.
-#![cfg(feature = "kernels")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

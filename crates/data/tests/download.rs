@@ -1,7 +1,5 @@
 //! Downloads against a local server that serves, truncates, corrupts and refuses on command.
 
-#![cfg(feature = "download")]
-
 mod support;
 
 use std::{

@@ -2,8 +2,6 @@
 //!
 //! Needs a device: a GPU, or the simulated one. Without a device the tests pass, unless `KILN_REQUIRE_DEVICE` is set.
 
-#![cfg(feature = "kernels")]
-
 mod alignment;
 mod basics;
 mod convolution;

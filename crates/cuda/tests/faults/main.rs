@@ -3,7 +3,6 @@
 //!
 //! The simulator injects the faults (`cargo sim test -p kiln-cuda --features kernels --test faults`); on a GPU nothing
 //! fails on demand, and the tests pass without doing anything. Each runs a `child` of this program.
-#![cfg(feature = "kernels")]
 
 #[path = "../child/mod.rs"]
 mod child;

@@ -2,7 +2,6 @@
 //! GPUs have: queues, overlap, captured steps, ranks as threads. On the simulated device (`cargo sim test -p
 //! kiln-distributed --features cuda --test nccl`) each process of a test has two devices; elsewhere the tests are skipped
 //! unless the machine has two GPUs, and `KILN_REQUIRE_DEVICE=1` makes that a failure.
-#![cfg(feature = "cuda")]
 
 #[path = "../scenarios/collectives.rs"]
 mod collectives;

@@ -1,9 +1,5 @@
 //! The report of `scripts/gpu/run.sh`, with planted sections: failures appear in Markdown, in JSON and in the exit
 //! status, and a run that is cut off still reports what it has found.
-#![cfg(target_os = "linux")]
-
-#[path = "support/checkout.rs"]
-mod checkout;
 
 use std::{
     fs,
@@ -16,6 +12,8 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::checkout;
 
 /// A bundle without programs, whose sections are these; `None` on a machine without bash, where no bundle runs.
 fn bundle(sections: &str) -> Option<TempDir> {
