@@ -2,7 +2,6 @@
 //! what it learns on the CPU.
 //!
 //! Without a device it passes, unless `KILN_REQUIRE_DEVICE` is set.
-#![cfg(all(feature = "cuda", feature = "cpu"))]
 
 #[path = "support/account.rs"]
 mod account;
@@ -10,7 +9,7 @@ mod support;
 
 use std::{env, process};
 
-use account::{account, caching, profiler};
+use account::{caching, recorded};
 use kiln::{
     CapturedStep,
     data::{
@@ -341,10 +340,7 @@ fn last_of<T>(runs: usize, mut run: impl FnMut() -> kiln::Result<T>) -> kiln::Re
     for _ in 1..runs {
         run()?;
     }
-    profiler("cuProfilerStart");
-    let result = run()?;
-    profiler("cuProfilerStop");
-    Ok((result, account()))
+    recorded(run)
 }
 
 /// The kernels that were launched.

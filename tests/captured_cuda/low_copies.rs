@@ -6,9 +6,10 @@ use kiln::{
     optim::{Adam, AdamW, GradScaler, Optimizer, RMSprop, RMSpropOptions, SGD},
     prelude::*,
 };
+use serde_json::Value;
 
 use crate::{
-    account::{account, profiler},
+    account::recorded,
     bits, step,
     support::{TURN, device},
 };
@@ -131,14 +132,14 @@ fn launches_train_as_parameters_converted_by_hand() -> kiln::Result<()> {
     compared
 }
 
-/// How many kernels of the calls since the profiler was started convert `f32` to half precision, and how many the other way.
-fn casts() -> Option<[usize; 2]> {
-    let operations = account()?["operations"].as_array()?.clone();
+/// How many of the kernels that were launched convert `f32` to half precision, and how many the other way.
+fn casts(account: &Value) -> [usize; 2] {
+    let operations = account["operations"].as_array().unwrap();
     let names = || operations.iter().filter_map(|name| name.as_str()).filter(|name| name.starts_with("cast_"));
-    Some([
+    [
         names().filter(|name| name.starts_with("cast_f32_")).count(),
         names().filter(|name| name.ends_with("_f32")).count(),
-    ])
+    ]
 }
 
 #[test]
@@ -159,13 +160,13 @@ fn no_step_converts_a_parameter_but_the_first() -> kiln::Result<()> {
             }
             let x = images(number, 4, device)?;
             optimizer.zero_grad();
-            profiler("cuProfilerStart");
-            scaler.scale(&net.loss(&x, low, false)?)?.backward()?;
-            scaler.step(&mut optimizer)?;
-            scaler.update()?;
-            profiler("cuProfilerStop");
-            let Some(casts) = casts() else { return Ok(()) };
-            counted.push(casts);
+            let ((), account) = recorded(|| {
+                scaler.scale(&net.loss(&x, low, false)?)?.backward()?;
+                scaler.step(&mut optimizer)?;
+                scaler.update()
+            })?;
+            let Some(account) = account else { return Ok(()) };
+            counted.push(casts(&account));
         }
         // The scores for the loss are; gradients of parameters are not.
         assert!(counted.iter().all(|[_, to_f32]| *to_f32 == 1), "{counted:?}");
@@ -200,10 +201,8 @@ fn a_launch_of_the_graph_is_all_there_is_to_a_step() -> kiln::Result<()> {
         if number == 7 {
             no_grad(|| net.0[1].mul_(0.5))?;
         }
-        profiler("cuProfilerStart");
-        train.run(&mut optimizer, &(x.clone(), x))?;
-        profiler("cuProfilerStop");
-        let Some(account) = account() else { return Ok(()) };
+        let (_, account) = recorded(|| train.run(&mut optimizer, &(x.clone(), x)))?;
+        let Some(account) = account else { return Ok(()) };
         let count = |name: &str| account["counts"][name].as_u64();
         if number > 3 {
             // What was changed by hand is converted before the launch.

@@ -11,7 +11,7 @@ use kiln::{
 };
 
 use crate::{
-    account::{account, caching, profiler},
+    account::{caching, recorded},
     batch, bits, dropping, step,
     support::{TURN, device},
 };
@@ -104,12 +104,10 @@ fn an_f16_step_does_not_wait_for_the_device() -> kiln::Result<()> {
         }
         let last = wild(12, device)?;
         let before = bits(&model.parameters()[0])?;
-        profiler("cuProfilerStart");
-        graphs.run(&mut state, &last)?;
-        profiler("cuProfilerStop");
+        let (_, account) = recorded(|| graphs.run(&mut state, &last))?;
         assert_eq!(graphs.graphs(), usize::from(captured));
         assert!(before == bits(&model.parameters()[0])?, "the step is one that is skipped");
-        let Some(account) = account() else { return Ok(()) };
+        let Some(account) = account else { return Ok(()) };
         let count = |name: &str| account["counts"][name].as_u64().unwrap();
         assert_eq!(count("synchronizations") + count("bytes to host"), 0, "{account:#}");
         assert_eq!(count("bytes to device"), 0, "{account:#}");

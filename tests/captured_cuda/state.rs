@@ -13,7 +13,7 @@ use kiln::{
 };
 
 use crate::{
-    account::{account, caching, profiler},
+    account::{caching, recorded},
     batch, bits, dropping, loss_of, step,
     support::{TURN, device},
     training_step,
@@ -184,11 +184,10 @@ fn a_launch_asks_little_of_the_driver() -> kiln::Result<()> {
     }
     let last = batch(8, &DIMS, Device::Cpu)?;
     device.synchronize()?;
-    profiler("cuProfilerStart");
-    losses.push(train.run(&mut optimizer, &last)?);
-    profiler("cuProfilerStop");
+    let (loss, account) = recorded(|| train.run(&mut optimizer, &last))?;
+    losses.push(loss);
     assert_eq!(train.graphs(), 1);
-    let Some(account) = account() else { return Ok(()) };
+    let Some(account) = account else { return Ok(()) };
     let count = |name: &str| account["counts"][name].as_u64().unwrap();
     assert_eq!(count("graph launches"), 1, "{account:#}");
     assert_eq!(count("launches") + count("library calls") + count("fills"), 0, "{account:#}");

@@ -6,7 +6,7 @@ use kiln::{AttentionOptions, autograd::BackwardOptions, prelude::*};
 use serde_json::Value;
 
 use crate::{
-    account::{account, profiler},
+    account::recorded_pass,
     checkout,
     support::{TURN, device},
 };
@@ -53,13 +53,7 @@ fn passes(dtype: DType, queries: usize, device: Device) -> kiln::Result<Option<V
         let out = q.scaled_dot_product_attention(&k, &v, AttentionOptions::default())?;
         out.backward_with(&grad, BackwardOptions::default())
     };
-    pass()?;
-    device.synchronize()?;
-    profiler("cuProfilerStart");
-    pass()?;
-    device.synchronize()?;
-    profiler("cuProfilerStop");
-    Ok(account())
+    recorded_pass(device, pass)
 }
 
 /// The times of a head with as many queries as keys. A launch moves and computes a part for the keys and one for each query,

@@ -9,7 +9,7 @@ use kiln::{
 use serde_json::Value;
 
 use crate::{
-    account::{account, profiler},
+    account::recorded_on,
     support::{TURN, device},
 };
 
@@ -23,17 +23,6 @@ fn calls(account: &Value) -> u64 {
 
 /// The output, the gradients and the state after a step of training; and the launches of both directions.
 type Step = (Vec<Vec<f64>>, Option<[Value; 2]>);
-
-fn marked<T>(device: Device, f: impl FnOnce() -> kiln::Result<T>) -> kiln::Result<(T, Option<Value>)> {
-    if !device.is_cuda() {
-        return Ok((f()?, None));
-    }
-    device.synchronize()?;
-    profiler("cuProfilerStart");
-    let result = f();
-    profiler("cuProfilerStop");
-    Ok((result?, account()))
-}
 
 fn numbers(dims: &[usize], device: Device, dtype: DType, channels_last: bool) -> kiln::Result<Tensor> {
     let t = Tensor::randn(dims, Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
@@ -67,14 +56,14 @@ fn step(device: Device, case: &Case) -> kiln::Result<Step> {
     let (x, z, g) = (leaf()?, leaf()?, numbers(&dims, device, dtype, channels_last)?);
     let (parameters, state) = (model.parameters(), model.state_dict());
     let (out, forward) = if residual {
-        marked(device, || model.conv.forward_norm(&x, &model.norm, Some(&z), Some(&relu)))?
+        recorded_on(device, || model.conv.forward_norm(&x, &model.norm, Some(&z), Some(&relu)))?
     } else {
         let Pair { conv, norm } = model;
         let model = Sequential::new().add(conv).add(norm).add(relu);
-        marked(device, || model.forward(&x))?
+        recorded_on(device, || model.forward(&x))?
     };
     let ((), backward) =
-        marked(device, || autograd::backward(&[(out.clone(), Some(g.clone()))], BackwardOptions::default()))?;
+        recorded_on(device, || autograd::backward(&[(out.clone(), Some(g.clone()))], BackwardOptions::default()))?;
     let grads = [&x, &z].into_iter().filter_map(Tensor::grad);
     let grads = grads.chain(parameters.iter().filter_map(|p| p.grad()));
     let state = state.into_iter().map(|(_, tensor)| tensor);

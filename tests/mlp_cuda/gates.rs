@@ -8,7 +8,7 @@ use kiln::{
 };
 
 use crate::{
-    account::{account, profiler},
+    account::recorded_on,
     support::{
         TURN, device,
         rounding::{Errors, assert_computed_alike},
@@ -273,20 +273,12 @@ const CASES: &[(&str, Case, usize)] = &[
 
 /// The results of a case, and how many kernels for ReLU's gradient alone it has launched.
 fn run(net: &Net, case: Case) -> kiln::Result<(Vec<Vec<f64>>, Option<usize>)> {
-    let on_device = net.x.device().is_cuda();
-    if on_device {
-        profiler("cuProfilerStart");
-    }
-    let out = case(net)?;
-    if on_device {
-        profiler("cuProfilerStop");
-    }
-    let launches = || {
-        let operations = account()?["operations"].as_array()?.clone();
+    let (out, account) = recorded_on(net.x.device(), || case(net))?;
+    let launches = account.map(|account| {
+        let operations = account["operations"].as_array().unwrap();
         let relu = |name: &str| name.starts_with("unary_grad_relu") || name.starts_with("relu_bias_grad");
-        Some(operations.iter().filter(|name| name.as_str().is_some_and(relu)).count())
-    };
-    let launches = if on_device { launches() } else { None };
+        operations.iter().filter(|name| name.as_str().is_some_and(relu)).count()
+    });
     let values =
         out.iter().map(|t| t.to_dtype(DType::F64)?.flatten(0, -1)?.to_vec::<f64>()).collect::<Result<_, _>>()?;
     Ok((values, launches))

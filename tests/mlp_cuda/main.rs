@@ -4,7 +4,6 @@
 //! Without a device it passes, unless `KILN_REQUIRE_DEVICE` is set. The simulator counts a step's driver calls (`cargo
 //! sim test -p kiln-tests --features cuda --test mlp_cuda`) between the driver's `cuProfilerStart` and
 //! `cuProfilerStop`; on a GPU the same calls delimit the step for a profiler.
-#![cfg(all(feature = "cuda", feature = "cpu"))]
 
 #[path = "../support/account.rs"]
 mod account;
@@ -22,7 +21,7 @@ mod unit_gradient;
 
 use std::{env, process};
 
-use account::{account, caching, profiler};
+use account::{caching, recorded, recorded_on};
 use kiln::{
     Float32Precision,
     data::{DataLoader, FashionMNIST},
@@ -145,15 +144,15 @@ fn a_step_after_warm_up_asks_little_of_the_driver() -> kiln::Result<()> {
     }
     device.synchronize()?;
     let before = device.memory_stats()?;
-    profiler("cuProfilerStart");
-    let (x, y) = send(last)?;
-    let loss = step(&model, &mut optimizer, &x, &y)?;
-    profiler("cuProfilerStop");
+    let (loss, account) = recorded(|| {
+        let (x, y) = send(last)?;
+        step(&model, &mut optimizer, &x, &y)
+    })?;
     assert!(loss.item::<f32>()?.is_finite());
     let after = device.memory_stats()?;
     assert!(!caching() || after.system_allocations == before.system_allocations, "the allocator had everything");
 
-    let Some(account) = account() else { return Ok(()) };
+    let Some(account) = account else { return Ok(()) };
     let count = |name: &str| account["counts"][name].as_u64().unwrap();
     let calls = count("launches") + count("library calls") + count("fills");
     println!("{calls} launches and library calls: {account:#}");
@@ -198,21 +197,17 @@ fn the_launches_of_a_step_are_those_of_the_step_before() -> kiln::Result<()> {
                 // It counts from the next step on, and takes launches of its own, ahead of the step.
                 optimizer.set_lr(1e-4)?;
             }
-            device.synchronize()?;
-            if device.is_cuda() {
-                profiler("cuProfilerStart");
-            }
-            let loss = errors.during(&model.parameters(), &x, 16, || {
-                let loss = CrossEntropyLoss::new().forward(&model.forward(&x)?, &y)?;
-                loss.backward()?;
+            let (loss, account) = recorded_on(device, || {
+                let loss = errors.during(&model.parameters(), &x, 16, || {
+                    let loss = CrossEntropyLoss::new().forward(&model.forward(&x)?, &y)?;
+                    loss.backward()?;
+                    Ok(loss)
+                })?;
+                optimizer.step()?;
+                optimizer.zero_grad();
                 Ok(loss)
             })?;
-            optimizer.step()?;
-            optimizer.zero_grad();
-            if device.is_cuda() {
-                profiler("cuProfilerStop");
-                accounts.extend(account());
-            }
+            accounts.extend(account);
             losses.push(loss.detach().to_dtype(DType::F64)?.item()?);
         }
         Ok((accounts, losses))

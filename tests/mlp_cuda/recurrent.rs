@@ -6,7 +6,7 @@ use kiln::{
 };
 
 use crate::{
-    account::{account, profiler},
+    account::recorded_pass,
     support::{TURN, device},
 };
 
@@ -17,15 +17,9 @@ fn relu() -> RNNOptions {
 /// Launches and calls of libraries of a pass forward and back over so many steps; nothing on a GPU.
 fn counted(layer: &dyn Module, steps: usize, device: Device) -> kiln::Result<Option<[u64; 2]>> {
     let x = Tensor::rand([steps, 4, 8], Device::Cpu)?.to_device(device)?;
-    let pass = || layer.forward(&x)?.sum(())?.backward();
-    pass()?;
-    device.synchronize()?;
-    profiler("cuProfilerStart");
-    pass()?;
-    device.synchronize()?;
-    profiler("cuProfilerStop");
+    let account = recorded_pass(device, || layer.forward(&x)?.sum(())?.backward())?;
     let count = |account: &serde_json::Value, name: &str| account["counts"][name].as_u64().unwrap();
-    Ok(account().map(|it| [count(&it, "launches") + count(&it, "fills"), count(&it, "library calls")]))
+    Ok(account.map(|it| [count(&it, "launches") + count(&it, "fills"), count(&it, "library calls")]))
 }
 
 /// A time step is one kernel and one product each way, without gates two kernels; inputs and weights have one product for all

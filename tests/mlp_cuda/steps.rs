@@ -14,7 +14,7 @@ use kiln::{
 use serde_json::Value;
 
 use crate::{
-    account::{account, profiler},
+    account::recorded_pass,
     checkout,
     support::{TURN, device},
 };
@@ -127,16 +127,8 @@ fn training(
 /// The account of the third step; nothing on a GPU.
 fn measure(step: &'static Step, size: Size, batch: Option<usize>, device: Device) -> kiln::Result<Option<Value>> {
     let mut run = training(step, size, batch, device)?;
-    for turn in 0..3 {
-        device.synchronize()?;
-        if turn == 2 {
-            profiler("cuProfilerStart");
-        }
-        run()?;
-        device.synchronize()?;
-    }
-    profiler("cuProfilerStop");
-    Ok(account())
+    run()?;
+    recorded_pass(device, run)
 }
 
 /// The line of a step in the table.

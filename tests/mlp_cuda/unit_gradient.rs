@@ -9,7 +9,7 @@ use kiln::{
 };
 
 use crate::{
-    account::{account, profiler},
+    account::recorded_on,
     support::{TURN, device},
 };
 
@@ -147,20 +147,12 @@ const CASES: &[(&str, Case, usize)] = &[
 
 /// The results of a case, and how many kernels for the gradient and its beginning it has launched.
 fn run(scores: &Scores, case: Case) -> kiln::Result<(Vec<Vec<f64>>, Option<usize>)> {
-    let on_device = scores.x.device().is_cuda();
-    if on_device {
-        profiler("cuProfilerStart");
-    }
-    let out = case(scores)?;
-    if on_device {
-        profiler("cuProfilerStop");
-    }
-    let launches = || {
-        let operations = account()?["operations"].as_array()?.clone();
+    let (out, account) = recorded_on(scores.x.device(), || case(scores))?;
+    let launches = account.map(|account| {
+        let operations = account["operations"].as_array().unwrap();
         let counts = |name: &str| name.starts_with("class_loss_grad") || name.starts_with("fill");
-        Some(operations.iter().filter(|name| name.as_str().is_some_and(counts)).count())
-    };
-    let launches = if on_device { launches() } else { None };
+        operations.iter().filter(|name| name.as_str().is_some_and(counts)).count()
+    });
     let values =
         out.iter().map(|t| t.to_dtype(DType::F64)?.flatten(0, -1)?.to_vec::<f64>()).collect::<Result<_, _>>()?;
     Ok((values, launches))

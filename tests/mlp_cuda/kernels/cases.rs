@@ -1,24 +1,13 @@
-//! The hot kernels (`scripts/cost/hot.py`), each by a call of the backend that launches it and nothing else worth mentioning: the
-//! simulated device tells whether it does, and whether it moves the bytes that the call is said to move. `times_of_kernels`
-//! measures them on a GPU.
-
-use std::{env, fs};
+//! Calls of the backend that launch one kernel and nothing else worth mentioning, with operands for them.
 
 use kiln_backend::{
     Affine, Arguments, AvgPool2dGradArgs, Backend, BatchNormEvalArgs, BatchNormGradArgs, BatchNormGradThen,
     BatchNormThen, BinaryArgs, BinaryOp, Buffer, ClassLoss, ClassLossArgs, ClassLossGradArgs, ClassLossInput,
     ClassLossOperands, CopyArgs, DType, DropoutArgs, GatedCell, LayerNormArgs, LayerNormGradArgs, Layout,
-    MaxPool2dArgs, MaxPool2dGradArgs, MemoryBackend, NormGrads, Operand, OptimArgs, OptimRule, OptimSlot, Pool2d,
-    PoolDivisor, RandomState, ReduceArgs, ReduceOp, Reduction, ReluAfterNorm, ReluBiasGradArgs, Result, RnnCellArgs,
+    MaxPool2dArgs, MaxPool2dGradArgs, NormGrads, Operand, OptimArgs, OptimRule, OptimSlot, Pool2d, PoolDivisor,
+    RandomState, ReduceArgs, ReduceOp, Reduction, ReluAfterNorm, ReluBiasGradArgs, Result, RnnCellArgs,
     RnnCellGradArgs, SAVED_GATES, Scalar, Shape, SoftmaxArgs, SoftmaxGradArgs, UnaryArgs, UnaryGradArgs, UnaryOp,
     UnscaleGradsArgs, View, ViewMut,
-};
-use kiln_cuda::{CudaBackend, Event};
-
-use crate::{
-    account::{account, profiler},
-    checkout,
-    support::TURN,
 };
 
 /// A tensor on the device.
@@ -38,12 +27,12 @@ impl Tensor {
 }
 
 /// What a kernel is measured on.
-struct Case {
+pub struct Case {
     /// Elements as the list of hot kernels counts them.
-    elements: usize,
+    pub elements: usize,
     /// Bytes read and written.
-    bytes: usize,
-    run: Box<dyn FnMut() -> Result<()>>,
+    pub bytes: usize,
+    pub run: Box<dyn FnMut() -> Result<()>>,
 }
 
 impl Case {
@@ -55,16 +44,16 @@ impl Case {
 
 /// Makes operands.
 #[derive(Clone, Copy)]
-struct Maker {
-    on: &'static dyn Backend,
+pub struct Maker {
+    pub on: &'static dyn Backend,
     /// Of the kernel's operands.
-    dtype: DType,
+    pub dtype: DType,
     /// As large as a GPU's caches are not, or as small as the simulated device is slow.
-    full: bool,
+    pub full: bool,
 }
 
 impl Maker {
-    fn numel(self) -> usize {
+    pub fn numel(self) -> usize {
         if self.full { 1 << 25 } else { 1 << 14 }
     }
 
@@ -100,14 +89,14 @@ impl Maker {
         self.filled(self.dtype, format([n, c, h, w], channels_last)?, 1.0)
     }
 
-    fn unary(self, n: usize) -> Result<Case> {
+    pub fn unary(self, n: usize) -> Result<Case> {
         let (x, mut out) = (self.tensor(&[n])?, self.tensor(&[n])?);
         Ok(Case::new(n, 2, self.dtype, move || {
             self.on.unary(UnaryArgs { op: UnaryOp::Relu, x: x.view(), out: out.view_mut() }.checked()?)
         }))
     }
 
-    fn unary_grad(self, n: usize) -> Result<Case> {
+    pub fn unary_grad(self, n: usize) -> Result<Case> {
         let (grad, y, mut out) = (self.tensor(&[n])?, self.tensor(&[n])?, self.tensor(&[n])?);
         Ok(Case::new(n, 3, self.dtype, move || {
             let (grad, saved, out) = (grad.view(), Some(y.view()), out.view_mut());
@@ -115,7 +104,7 @@ impl Maker {
         }))
     }
 
-    fn add(self, n: usize) -> Result<Case> {
+    pub fn add(self, n: usize) -> Result<Case> {
         let (x, y, mut out) = (self.tensor(&[n])?, self.tensor(&[n])?, self.tensor(&[n])?);
         Ok(Case::new(n, 3, self.dtype, move || {
             let [a, b] = [&x, &y].map(|operand| Operand::Tensor(operand.view()));
@@ -124,13 +113,13 @@ impl Maker {
     }
 
     /// A copy, perhaps from another dtype.
-    fn copy(self, from: DType, n: usize) -> Result<Case> {
+    pub fn copy(self, from: DType, n: usize) -> Result<Case> {
         let (x, mut out) = (self.of(from, &[n])?, self.tensor(&[n])?);
         let run = move || self.on.copy(CopyArgs { x: x.view(), out: out.view_mut() }.checked()?);
         Ok(Case { elements: n, bytes: n * (from.size() + self.dtype.size()), run: Box::new(run) })
     }
 
-    fn relu_bias_grad(self, channels_last: bool) -> Result<Case> {
+    pub fn relu_bias_grad(self, channels_last: bool) -> Result<Case> {
         let dims = self.images();
         let [grad, y] = [self.image(dims, channels_last)?, self.image(dims, channels_last)?];
         let (mut out, mut bias) = (self.image(dims, channels_last)?, self.tensor(&[dims[1]])?);
@@ -140,7 +129,7 @@ impl Maker {
         }))
     }
 
-    fn max_pool(self, kernel: usize, channels_last: bool, backward: bool) -> Result<Case> {
+    pub fn max_pool(self, kernel: usize, channels_last: bool, backward: bool) -> Result<Case> {
         let dims @ [n, c, h, w] = self.images();
         let pool = Pool2d::Window { kernel: [kernel; 2], stride: [2; 2], padding: [kernel - 2; 2], dilation: [1; 2] };
         let small = [n, c, h / 2, w / 2];
@@ -164,7 +153,7 @@ impl Maker {
         Ok(Case { elements: windows, bytes, run: Box::new(run) })
     }
 
-    fn mean_grad(self, channels_last: bool) -> Result<Case> {
+    pub fn mean_grad(self, channels_last: bool) -> Result<Case> {
         let dims @ [n, c, ..] = self.images();
         let (grad, mut out) = (self.tensor(&[n, c, 1, 1])?, self.image(dims, channels_last)?);
         Ok(Case::new(out.layout.numel(), 1, self.dtype, move || {
@@ -174,7 +163,7 @@ impl Maker {
         }))
     }
 
-    fn dropout(self, n: usize) -> Result<Case> {
+    pub fn dropout(self, n: usize) -> Result<Case> {
         let (x, mut out) = (self.tensor(&[n])?, self.tensor(&[n])?);
         Ok(Case::new(n, 2, self.dtype, move || {
             let state = RandomState { seed: 0, offset: 0 };
@@ -182,14 +171,14 @@ impl Maker {
         }))
     }
 
-    fn sum(self, n: usize) -> Result<Case> {
+    pub fn sum(self, n: usize) -> Result<Case> {
         let (x, mut out) = (self.tensor(&[n])?, self.tensor(&[1])?);
         Ok(Case::new(n, 1, self.dtype, move || {
             self.on.reduce(ReduceArgs { op: ReduceOp::Sum, x: x.view(), out: out.view_mut() }.checked()?)
         }))
     }
 
-    fn softmax(self, log: bool) -> Result<Case> {
+    pub fn softmax(self, log: bool) -> Result<Case> {
         let dims = self.rows();
         let (x, mut out) = (self.tensor(&dims)?, self.tensor(&dims)?);
         Ok(Case::new(self.numel(), 2, self.dtype, move || {
@@ -197,7 +186,7 @@ impl Maker {
         }))
     }
 
-    fn softmax_grad(self, log: bool) -> Result<Case> {
+    pub fn softmax_grad(self, log: bool) -> Result<Case> {
         let dims = self.rows();
         let (grad, y, mut out) = (self.tensor(&dims)?, self.tensor(&dims)?, self.tensor(&dims)?);
         Ok(Case::new(self.numel(), 3, self.dtype, move || {
@@ -207,7 +196,7 @@ impl Maker {
     }
 
     /// Cross-entropy of labels, or its gradient.
-    fn class_loss(self, backward: bool) -> Result<Case> {
+    pub fn class_loss(self, backward: bool) -> Result<Case> {
         let [samples, classes] = self.rows();
         let dims = [samples, classes, 1];
         let labels = self.of(DType::I64, &[samples, 1])?;
@@ -228,7 +217,7 @@ impl Maker {
     }
 
     /// Batch normalization by given statistics, with a residual: the last pass of one by the batch's.
-    fn batch_norm(self, channels_last: bool) -> Result<Case> {
+    pub fn batch_norm(self, channels_last: bool) -> Result<Case> {
         let dims = self.images();
         let [x, added] = [self.image(dims, channels_last)?, self.image(dims, channels_last)?];
         let mut out = self.image(dims, channels_last)?;
@@ -243,7 +232,7 @@ impl Maker {
     }
 
     /// Its gradient, through the ReLU.
-    fn batch_norm_grad(self, channels_last: bool) -> Result<Case> {
+    pub fn batch_norm_grad(self, channels_last: bool) -> Result<Case> {
         let dims = self.images();
         let image = || self.image(dims, channels_last);
         let ([grad, x, y], mut out) = ([image()?, image()?, image()?], image()?);
@@ -259,7 +248,7 @@ impl Maker {
         }))
     }
 
-    fn layer_norm(self) -> Result<Case> {
+    pub fn layer_norm(self) -> Result<Case> {
         let dims @ [m, n] = self.rows();
         let (x, mut out, weight, bias) =
             (self.tensor(&dims)?, self.tensor(&dims)?, self.tensor(&[n])?, self.tensor(&[n])?);
@@ -272,7 +261,7 @@ impl Maker {
     }
 
     /// The gradient of layer normalization: of its input, or (`columns`) of its weight and bias.
-    fn layer_norm_grad(self, columns: bool) -> Result<Case> {
+    pub fn layer_norm_grad(self, columns: bool) -> Result<Case> {
         let dims @ [m, n] = self.rows();
         let (grad, x, weight) = (self.tensor(&dims)?, self.tensor(&dims)?, self.tensor(&[n])?);
         let mut out = self.tensor(if columns { &[1] } else { &dims[..] })?;
@@ -295,7 +284,7 @@ impl Maker {
         if self.full { [8192, 512] } else { [32, 32] }
     }
 
-    fn rnn_cell(self, cell: GatedCell) -> Result<Case> {
+    pub fn rnn_cell(self, cell: GatedCell) -> Result<Case> {
         let dims @ [n, h] = self.state();
         let wide = |gates| self.tensor(&[n, gates * h]);
         let (x, hidden, mut saved) = (wide(cell.gates())?, wide(cell.gates())?, wide(SAVED_GATES)?);
@@ -307,7 +296,7 @@ impl Maker {
         }))
     }
 
-    fn rnn_cell_grad(self, cell: GatedCell) -> Result<Case> {
+    pub fn rnn_cell_grad(self, cell: GatedCell) -> Result<Case> {
         let dims @ [n, h] = self.state();
         let wide = |gates| self.tensor(&[n, gates * h]);
         let (saved, mut x, mut hidden) = (wide(SAVED_GATES)?, wide(cell.gates())?, wide(cell.gates())?);
@@ -336,7 +325,7 @@ impl Maker {
     }
 
     /// A step with all states that the rule can have, and gradients of a dtype.
-    fn optim(self, rule: OptimRule, of_grad: DType) -> Result<Case> {
+    pub fn optim(self, rule: OptimRule, of_grad: DType) -> Result<Case> {
         let n = self.numel();
         let (mut param, grad) = (self.tensor(&[n])?, self.of(of_grad, &[n])?);
         let mut states = (0..rule.states()).map(|_| self.tensor(&[n])).collect::<Result<Vec<_>>>()?;
@@ -355,7 +344,7 @@ impl Maker {
         Ok(Case { elements: n, bytes, run: Box::new(run) })
     }
 
-    fn unscale(self, n: usize) -> Result<Case> {
+    pub fn unscale(self, n: usize) -> Result<Case> {
         let (mut grad, scale, mut found) = (self.tensor(&[n])?, self.of(DType::F32, &[1])?, self.of(DType::F32, &[1])?);
         Ok(Case::new(n, 2, self.dtype, move || {
             let (grads, scale, found_inf) = (vec![grad.view_mut()], Some(scale.view()), found.view_mut());
@@ -369,139 +358,4 @@ fn format([n, c, h, w]: [usize; 4], channels_last: bool) -> Result<Layout> {
         return Ok(Layout::contiguous(Shape::new(&[n, h, w, c])?).permute(&[0, 3, 1, 2]));
     }
     Ok(Layout::contiguous(Shape::new(&[n, c, h, w])?))
-}
-
-fn dtype(name: &str) -> Option<DType> {
-    Some(match name {
-        "f32" | "bits32" => DType::F32,
-        "f16" | "bits16" => DType::F16,
-        "bf16" => DType::BF16,
-        _ => return None,
-    })
-}
-
-fn rule(name: &str) -> Option<OptimRule> {
-    let (weight_decay, eps, maximize) = (0.0, 1e-8, false);
-    Some(match name {
-        "sgd" => OptimRule::Sgd { momentum: 0.9, dampening: 0.0, nesterov: false, weight_decay, maximize },
-        "adam" => {
-            OptimRule::Adam { beta1: 0.9, beta2: 0.999, eps, weight_decay, decoupled: false, amsgrad: true, maximize }
-        }
-        "rmsprop" => OptimRule::RmsProp { alpha: 0.99, eps, weight_decay, momentum: 0.9, centered: true, maximize },
-        "adagrad" => OptimRule::Adagrad { lr_decay: 0.0, weight_decay, eps, maximize },
-        _ => return None,
-    })
-}
-
-/// The case of a kernel; `None` if nobody has said what to measure it on.
-fn case(on: &'static dyn Backend, kernel: &str, full: bool) -> Option<Result<Case>> {
-    let (family, of) = kernel.rsplit_once('_')?;
-    let make = Maker { on, dtype: dtype(of)?, full };
-    let n = make.numel();
-    let is_last = family.contains("pixels") || family.ends_with("across");
-    Some(match family {
-        "unary_relu" => make.unary(n),
-        "unary_grad_relu" => make.unary_grad(n),
-        "binary_add" => make.add(n),
-        "copy_same" => make.copy(make.dtype, n),
-        "relu_bias_grad_packed_along" | "relu_bias_grad_packed_across" => make.relu_bias_grad(is_last),
-        "max_pool_packed_pixels_2" | "max_pool_packed_rows16_2" => make.max_pool(2, is_last, false),
-        "max_pool_packed_pixels_3" | "max_pool_packed_rows16_3" => make.max_pool(3, is_last, false),
-        "max_pool_packed_grad_pixels_2" | "max_pool_packed_grad_rows16_2" => make.max_pool(2, is_last, true),
-        "max_pool_packed_grad_pixels_3" | "max_pool_packed_grad_rows16_3" => make.max_pool(3, is_last, true),
-        "mean_packed_grad_pixels" | "mean_packed_grad_planes" => make.mean_grad(is_last),
-        "dropout_apply" => make.dropout(n),
-        "reduce_sum" => make.sum(n),
-        "softmax_packed_plain" => make.softmax(false),
-        "softmax_packed_log" => make.softmax(true),
-        "softmax_packed_grad_plain" => make.softmax_grad(false),
-        "softmax_packed_grad_log" => make.softmax_grad(true),
-        "class_loss_packed_labels" => make.class_loss(false),
-        "class_loss_packed_grad_labels" => make.class_loss(true),
-        "norm_packed_along" | "norm_packed_across" => make.batch_norm(is_last),
-        "norm_packed_grad_along" | "norm_packed_grad_across" => make.batch_norm_grad(is_last),
-        "norm_packed_rows" => make.layer_norm(),
-        "norm_packed_grad_rows" => make.layer_norm_grad(false),
-        "norm_packed_grad_columns" => make.layer_norm_grad(true),
-        "rnn_cell_lstm_packed" => make.rnn_cell(GatedCell::Lstm),
-        "rnn_cell_gru_packed" => make.rnn_cell(GatedCell::Gru),
-        "rnn_cell_grad_lstm_packed" => make.rnn_cell_grad(GatedCell::Lstm),
-        "rnn_cell_grad_gru_packed" => make.rnn_cell_grad(GatedCell::Gru),
-        "unscale_grads" => make.unscale(n),
-        _ => {
-            if let Some(from) = family.strip_prefix("cast_") {
-                return Some(make.copy(dtype(from)?, n));
-            }
-            let name = family.strip_prefix("optim_")?;
-            match name.split_once('_') {
-                Some((name, of_grad)) => make.optim(rule(name)?, dtype(of_grad)?),
-                None => make.optim(rule(name)?, make.dtype),
-            }
-        }
-    })
-}
-
-/// The names of all hot kernels.
-fn hot_kernels() -> Vec<String> {
-    let table = fs::read_to_string(checkout::path("scripts/kernel_budgets.txt")).unwrap();
-    let names = table.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_whitespace().next());
-    names.filter(|name| *name != "kernel").map(str::to_owned).collect()
-}
-
-/// The device, if there is one.
-fn backend() -> Option<&'static CudaBackend> {
-    crate::support::device()?;
-    kiln_cuda::backend(0).ok()
-}
-
-#[test]
-fn each_hot_kernel_has_something_to_be_measured_on() -> Result<()> {
-    let Some(on) = backend() else { return Ok(()) };
-    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    for kernel in hot_kernels() {
-        let Case { bytes, mut run, .. } = case(on, &kernel, false).unwrap_or_else(|| panic!("{kernel} has no case"))?;
-        on.synchronize()?;
-        profiler("cuProfilerStart");
-        run()?;
-        on.synchronize()?;
-        profiler("cuProfilerStop");
-        let Some(account) = account() else { return Ok(()) };
-        let (mut own, mut others) = (0, 0);
-        for entry in account["entries"].as_array().unwrap() {
-            let moved = entry["read"].as_u64().unwrap() + entry["written"].as_u64().unwrap();
-            *(if entry["name"] == kernel.as_str() { &mut own } else { &mut others }) += moved;
-        }
-        let bytes = bytes as u64;
-        assert!(own.abs_diff(bytes) * 10 < bytes, "{kernel} moves {own} bytes, not {bytes}: {account}");
-        assert!(others * 10 < bytes, "{kernel} is launched beside others: {account}");
-    }
-    Ok(())
-}
-
-/// Prints how long each hot kernel takes.
-#[test]
-#[ignore = "of use on a GPU: docs/gpu.md"]
-fn times_of_kernels() -> Result<()> {
-    let Some(on) = backend() else { return Ok(()) };
-    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    // Where times mean nothing, one of something small is enough.
-    let full = env::var_os("KILN_SIM_REPORT").is_none();
-    let (turns, times) = if full { (7, 10) } else { (1, 1) };
-    let [start, end] = [Event::new(on)?, Event::new(on)?];
-    for kernel in hot_kernels() {
-        let Case { elements, bytes, mut run } =
-            case(on, &kernel, full).unwrap_or_else(|| panic!("{kernel} has no case"))?;
-        let mut time = |times: u16| -> Result<f32> {
-            start.record()?;
-            (0..times).try_for_each(|_| run())?;
-            end.record()?;
-            Ok(start.elapsed_time(&end)? / f32::from(times))
-        };
-        time(2)?;
-        let mut milliseconds = (0..turns).map(|_| time(times)).collect::<Result<Vec<f32>>>()?;
-        milliseconds.sort_by(f32::total_cmp);
-        println!("\nkernel {kernel} {elements} {bytes} {:e}", milliseconds[milliseconds.len() / 2] / 1e3);
-        on.empty_cache();
-    }
-    Ok(())
 }
