@@ -20,12 +20,23 @@ macro_rules! for_type {
     };
 }
 
-fn bytes_of<T: Element>(value: f64) -> Vec<u8> {
-    bytemuck::bytes_of(&T::from_scalar(value.into())).to_vec()
+/// Fills a buffer with 77, and the elements of a layout with values.
+fn write<T: Element>(bytes: &mut [u8], layout: &Layout, values: &[f64]) {
+    let size = size_of::<T>();
+    let stored = |value: f64| T::from_scalar(value.into());
+    let unused = stored(77.0);
+    bytes.chunks_exact_mut(size).for_each(|element| element.copy_from_slice(bytemuck::bytes_of(&unused)));
+    for (at, &value) in positions(layout).into_iter().zip(values) {
+        bytes[at * size..][..size].copy_from_slice(bytemuck::bytes_of(&stored(value)));
+    }
 }
 
-fn number_of<T: Element>(bytes: &[u8]) -> f64 {
-    bytemuck::checked::pod_read_unaligned::<T>(bytes).to_scalar().to_f64()
+/// The elements of a layout in row-major order.
+fn read<T: Element>(bytes: &[u8], layout: &Layout) -> Vec<f64> {
+    let size = size_of::<T>();
+    let number =
+        |at: usize| bytemuck::checked::pod_read_unaligned::<T>(&bytes[at * size..][..size]).to_scalar().to_f64();
+    positions(layout).into_iter().map(number).collect()
 }
 
 pub(crate) fn shape(dims: &[usize]) -> Shape {
@@ -49,13 +60,9 @@ impl Tensor {
     /// element, it holds the last of their values.
     pub(crate) fn with_layout(dtype: DType, layout: Layout, values: &[f64]) -> Tensor {
         let len = layout.span().unwrap().end + 2;
-        let stored = |value: f64| dtype_table!(for_type, dtype, bytes_of(value));
         let mut buffer = CpuBackend.alloc(dtype, len).unwrap();
         let bytes = buffer.host_bytes_mut().unwrap();
-        bytes.copy_from_slice(&stored(77.0).repeat(len));
-        for (at, &value) in positions(&layout).into_iter().zip(values) {
-            bytes[at * dtype.size()..][..dtype.size()].copy_from_slice(&stored(value));
-        }
+        dtype_table!(for_type, dtype, write(bytes, &layout, values));
         Tensor { buffer, layout }
     }
 
@@ -84,9 +91,7 @@ impl Tensor {
 
     /// The elements in row-major order.
     pub(crate) fn values(&self) -> Vec<f64> {
-        let dtype = self.buffer.dtype();
-        let elements: Vec<&[u8]> = self.bytes().chunks_exact(dtype.size()).collect();
-        positions(&self.layout).into_iter().map(|at| dtype_table!(for_type, dtype, number_of(elements[at]))).collect()
+        dtype_table!(for_type, self.buffer.dtype(), read(self.bytes(), &self.layout))
     }
 
     /// The whole buffer, to check that nothing else was written and to compare bits.
