@@ -281,3 +281,65 @@ fn maxima(table: &Tensor, bags: &Bags, width: usize) -> Result<Tensor> {
         Ok(one(Tensor::zeros(shape, grad.options())?.scatter_add(0, &winners, &grad)?))
     })
 }
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+
+    /// Rows so long that a block has two of them.
+    #[test]
+    fn bags_across_blocks_are_those_of_single_rows() -> Result<()> {
+        let width = BLOCK / 2;
+        let indices = Tensor::new(&[2i64, 0, 2, 1, 2], Device::Cpu)?;
+        let offsets = Tensor::new(&[0i64, 3], Device::Cpu)?;
+        let weights = Tensor::new(&[1f32, 2., 3., -4., 5.], Device::Cpu)?;
+        let column = Tensor::new(&[[1f32], [7.], [-2.]], Device::Cpu)?;
+        for mode in [BagMode::Sum, BagMode::Mean, BagMode::Max] {
+            let run = |width: usize| -> Result<_> {
+                let table = column.expand([3, width])?.copy()?.requires_grad_(true)?;
+                let weights = weights.copy()?.requires_grad_(true)?;
+                let per_sample_weights = Some(&weights).filter(|_| mode == BagMode::Sum);
+                let options = BagOptions { mode, per_sample_weights, ..BagOptions::default() };
+                let out = table.embedding_bag(&indices, Some(&offsets), &options)?;
+                out.mul(&Tensor::new(&[[1f32], [3.]], Device::Cpu)?)?.sum(())?.backward()?;
+                let grad = table.grad().ok_or_else(|| Error::argument(OP, "no gradient"))?;
+                let ends = |x: &Tensor| -> Result<Vec<f32>> {
+                    [x.select(1, 0)?, x.select(1, -1)?]
+                        .iter()
+                        .map(|end| end.to_vec())
+                        .collect::<Result<Vec<_>>>()
+                        .map(|v| v.concat())
+                };
+                let of_weights = weights.grad().map(|grad| grad.div(width as f64)?.to_vec::<f32>()).transpose()?;
+                Ok((ends(&out)?, ends(&grad)?, of_weights))
+            };
+            assert_eq!(run(width)?, run(1)?, "{mode:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() -> Result<()> {
+        let table = Tensor::ones([3, 2], Device::Cpu)?;
+        let list = |values: &[i64]| Tensor::from_slice(values, [values.len()], Device::Cpu);
+        let (indices, weights) = (list(&[0, 2, 1])?, Tensor::ones([3], Device::Cpu)?);
+        let plain = BagOptions::default();
+        for offsets in [&[1, 2][..], &[0, 4], &[0, -1]] {
+            let result = table.embedding_bag(&indices, Some(&list(offsets)?), &plain);
+            assert!(result.is_err(), "offsets {offsets:?}");
+        }
+        assert!(table.embedding_bag(&list(&[0, 3])?, Some(&list(&[0])?), &plain).is_err(), "a row out of range");
+        assert!(table.embedding_bag(&indices, None, &plain).is_err(), "a vector without offsets");
+        assert!(
+            table.embedding_bag(&indices.unsqueeze(0)?, Some(&list(&[0])?), &plain).is_err(),
+            "a matrix with offsets"
+        );
+        let weighted = BagOptions { per_sample_weights: Some(&weights), ..plain };
+        let error = table.embedding_bag(&indices, Some(&list(&[0])?), &weighted).err().map(|e| e.to_string());
+        assert!(error.is_some_and(|error| error.contains("Mean")), "weights for a mean");
+        let ends = BagOptions { include_last_offset: true, ..plain };
+        assert!(table.embedding_bag(&indices, Some(&list(&[])?), &ends).is_err(), "no offset at all");
+        Ok(())
+    }
+}
