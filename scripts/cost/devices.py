@@ -40,7 +40,7 @@ def read_devices():
     lines = PROFILES.read_text().splitlines()
     rows = [line.split() for line in lines if line and not line.startswith("#")]
     return [Device(name.replace("_", " "), int(arch), int(processors), float(clock), float(bandwidth), int(warps), int(blocks),
-                   int(shared) << 10, dict(zip(["f64", "f32", "tf32", "f16", "bf16"], map(float, [*rates, rates[-1]]))))
+                   int(shared) << 10, dict(zip(["f64", "f32", "tf32", "f16", "bf16"], map(float, [*rates[:4], rates[3]]))))
             for name, arch, processors, clock, bandwidth, warps, blocks, shared, *rates in rows]
 
 

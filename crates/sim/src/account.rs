@@ -21,7 +21,7 @@ const RELU_GRADIENTS: [&str; 2] = ["relu_bias_grad_", "unary_grad_relu_"];
 pub struct Entry {
     /// The kernel, or the function that was called.
     pub name: String,
-    /// What it is: `kernel`, `product`, `convolution`, `collective`, `copy` or `fill`.
+    /// What it is: `kernel`, `product`, `convolution`, `attention`, `attention_grad`, `collective`, `copy` or `fill`.
     pub kind: &'static str,
     pub grid: [u32; 3],
     /// What it read before it wrote it, and what it wrote, without a library's workspace.
@@ -59,6 +59,9 @@ impl Entry {
             }
             Work::Convolution(one) => {
                 ("convolution", [1; 3], Some((one.workspace, one.workspace_bytes)), one.flops(), one.data())
+            }
+            Work::Attention(one) => {
+                (one.kind(), [1; 3], Some((one.workspace, one.workspace_bytes)), one.flops(), one.data())
             }
             Work::Copy { .. } => ("copy", [1; 3], None, 0, ""),
             Work::Collective(_) => ("collective", [1; 3], None, 0, ""),

@@ -23,6 +23,8 @@ struct Gpu {
     instructions: f64,
     /// Floating-point operations, by the type of the factors.
     flops: BTreeMap<&'static str, f64>,
+    /// The parts of these rates that attention reaches, and its gradient.
+    attention: [f64; 2],
     /// The column of the kernels' instructions in the table of budgets.
     column: usize,
 }
@@ -43,6 +45,7 @@ impl Gpu {
             bytes: number(4)? * 1e6,
             instructions: number(2)? * 128.0 * number(3)? * 1e3,
             flops: flops.into(),
+            attention: [number(12)?, number(13)?],
             column: match number(1)? as u32 {
                 ..90 => 1,
                 90..120 => 2,
@@ -69,7 +72,13 @@ impl Gpu {
             let (instructions, bytes) = (row.get(self.column)?.parse::<f64>().ok()?, row.get(4)?.parse::<f64>().ok()?);
             Some(moved / bytes * instructions / self.instructions)
         });
-        let rate = entry["data"].as_str().and_then(|data| self.flops.get(data)).copied().unwrap_or(f64::INFINITY);
+        let reached = match entry["kind"].as_str() {
+            Some("attention") => self.attention[0],
+            Some("attention_grad") => self.attention[1],
+            _ => 1.0,
+        };
+        let rate =
+            entry["data"].as_str().and_then(|data| self.flops.get(data)).map_or(f64::INFINITY, |rate| rate * reached);
         let all =
             [(moved / self.bytes, "memory"), (issue.unwrap_or(0.0), "issue"), (number(entry, "flops") / rate, "math")];
         all.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, "memory"))

@@ -143,10 +143,13 @@ impl World {
             self.enqueue(lane, NAME, Some(&begin), Work::Mark(None));
         }
         for (name, mut work, needs, lane) in work {
-            if let Work::Convolution(convolution) = &mut work
-                && convolution.wavers.is_some()
-            {
-                convolution.wavers = Some(self.streams.draw());
+            let wavers = match &mut work {
+                Work::Convolution(convolution) => convolution.wavers.as_mut(),
+                Work::Attention(attention) => attention.wavers.as_mut(),
+                _ => None,
+            };
+            if let Some(seed) = wavers {
+                *seed = self.streams.draw();
             }
             let lane = lanes[lane];
             let others: Vec<_> = needs

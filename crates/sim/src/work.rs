@@ -1,5 +1,6 @@
-//! The work of queued operations: kernels, products, convolutions, copies, fills, frees.
+//! The work of queued operations: kernels, products, convolutions, attention, copies, fills, frees.
 use crate::blas::work::Product;
+use crate::dnn::attention::work::AttentionCall;
 use crate::dnn::work::Convolution;
 use crate::engine::{self, Kernel, Launch, Outcome, Range};
 use crate::nccl::work::Collective;
@@ -38,6 +39,8 @@ pub enum Work {
     Product(Box<Product>),
     /// A convolution of cuDNN.
     Convolution(Box<Convolution>),
+    /// Attention of cuDNN, or its gradient.
+    Attention(Box<AttentionCall>),
     /// A collective of NCCL.
     Collective(Box<Collective>),
     Copy {
@@ -81,6 +84,7 @@ impl Work {
             Work::Fill { to, bytes, .. } => (Vec::new(), range(*to, *bytes)),
             Work::Product(product) => product.ranges(),
             Work::Convolution(convolution) => convolution.ranges(),
+            Work::Attention(attention) => attention.ranges(),
             Work::Collective(collective) => collective.ranges(),
             Work::Mark(_) | Work::Kernel(_) | Work::Allocate(_) | Work::Free(_) | Work::Call { .. } => {
                 (Vec::new(), Vec::new())

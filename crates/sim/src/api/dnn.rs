@@ -2,10 +2,14 @@
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
+use crate::dnn::attention::problem::{Attention, Operand, Pass};
+use crate::dnn::attention::work::AttentionCall;
 use crate::dnn::attributes::{Kind, Record, types};
+use crate::dnn::computation::Computation;
 use crate::dnn::finalize;
-use crate::dnn::operation::Direction;
+use crate::dnn::heuristic::Engine;
 use crate::dnn::plan_text::VERSION;
+use crate::dnn::problem::Problem;
 use crate::dnn::work::Convolution;
 use crate::dnn::{DnnStatus, Refusal, bad};
 use crate::kind::Kind as Finding;
@@ -225,43 +229,35 @@ library! {
         let stream = world.dnn_stream(NAME, handle)?;
         let (plan, pack) = (world.finalized(NAME, Kind::Plan, plan)?, world.finalized(NAME, Kind::VariantPack, pack)?);
         let stream = own(world, stream).map_err(|_| bad("the handle's stream has been destroyed"))?;
-        let (problem, engine) = world.configured_engine(plan.part(401)?)?;
+        let (computation, engine) = world.configured_engine(plan.part(401)?)?;
         if plan.number(400, 0) as usize != handle {
             let text = format!("`{NAME}`: the plan was made for another handle, or for a device that is described");
             world.report.find(Finding::Descriptor, text);
             return Err(bad("a plan of another handle"));
         }
-        let call = match problem.direction {
-            Direction::Forward => "forward",
-            Direction::Data => "data",
-            Direction::Filter => "filter",
-        };
+        let call = computation.name();
         world.asked_to_refuse(call, engine.index)?;
-        if !problem.steps.is_empty() {
+        if matches!(&computation, Computation::Convolution(problem) if !problem.steps.is_empty()) {
             world.asked_to_refuse("fused", engine.index)?;
         }
         if !world.lazy_memory(call) {
             return Err(Refusal(DnnStatus::DEVICE_ALLOCATION_FAILED, "there is no memory for the library's kernels"));
         }
-        let address = |uid: i64| {
-            let mut bound = pack.numbers(1000).iter().zip(pack.numbers(1001)).filter(|(bound, _)| **bound == uid);
-            match (bound.next(), bound.next()) {
-                (Some((_, address)), None) => Ok(*address as u64),
-                _ => Err(bad("a tensor of the graph has no address, or two")),
+        let (work, conflict) = match computation {
+            Computation::Convolution(problem) => {
+                let run = convolution(world, &pack, problem, &engine)?;
+                run.check()?;
+                (Work::Convolution(Box::new(run.clone())), run.conflict())
+            }
+            Computation::Attention(problem) => {
+                let run = attention(world, &pack, problem)?;
+                run.check()?;
+                (Work::Attention(Box::new(run.clone())), run.conflict())
             }
         };
-        let run = Convolution {
-            rounding: engine.rounding(&problem),
-            at: problem.tensors.iter().map(|image| address(image.uid)).collect::<Result<_, _>>()?,
-            workspace: pack.number(1003, 0) as u64,
-            workspace_bytes: engine.workspace(&problem),
-            wavers: (!engine.is_deterministic()).then(|| world.streams.draw()),
-            problem,
-        };
-        run.check()?;
         let failed = |why| Refusal(DnnStatus::EXECUTION_FAILED, why);
         world.healthy().map_err(|_| failed("the device has failed"))?;
-        if let Some(why) = run.conflict() {
+        if let Some(why) = conflict {
             world.report.find(Finding::Overlap, format!("`{NAME}`: {why}, so that the result is not defined"));
         }
         if world.profile.faults.launch.fails() {
@@ -271,9 +267,53 @@ library! {
         if !world.captures.has(stream) {
             world.report.counts.products += 1;
         }
-        world.submit(stream, NAME, None, Work::Convolution(Box::new(run)));
+        world.submit(stream, NAME, None, work);
         Ok(())
     }
+}
+
+/// The address that a variant pack binds a tensor to.
+fn bound(pack: &Record, uid: i64) -> Result<u64, Refusal> {
+    let mut bound = pack.numbers(1000).iter().zip(pack.numbers(1001)).filter(|(bound, _)| **bound == uid);
+    match (bound.next(), bound.next()) {
+        (Some((_, address)), None) => Ok(*address as u64),
+        _ => Err(bad("a tensor of the graph has no address, or two")),
+    }
+}
+
+fn convolution(world: &mut World, pack: &Record, problem: Problem, engine: &Engine) -> Result<Convolution, Refusal> {
+    Ok(Convolution {
+        rounding: engine.rounding(&problem),
+        at: problem.tensors.iter().map(|image| bound(pack, image.uid)).collect::<Result<_, _>>()?,
+        workspace: pack.number(1003, 0) as u64,
+        workspace_bytes: engine.workspace(&problem),
+        wavers: (!engine.is_deterministic()).then(|| world.streams.draw()),
+        problem,
+    })
+}
+
+/// # Safety
+/// The numbers that are given by value are at the addresses that the pack has for them.
+unsafe fn attention(world: &mut World, pack: &Record, problem: Attention) -> Result<AttentionCall, Refusal> {
+    let all = |operands: &[Operand]| operands.iter().map(|operand| bound(pack, operand.uid)).collect::<Result<_, _>>();
+    let mut scalars = [0.0; 3];
+    for (scalar, uid) in scalars.iter_mut().zip(problem.scalars) {
+        let Some(uid) = uid else { continue };
+        match bound(pack, uid)? {
+            0 => return Err(Refusal(DnnStatus::NULL_POINTER, "a number at a null pointer")),
+            // SAFETY: the caller's promise.
+            host => *scalar = unsafe { (host as *const f32).read_unaligned() },
+        }
+    }
+    Ok(AttentionCall {
+        reads: all(&problem.reads)?,
+        writes: all(&problem.writes)?,
+        scalars,
+        workspace: pack.number(1003, 0) as u64,
+        workspace_bytes: problem.workspace(),
+        wavers: (problem.pass == Pass::Backward).then(|| world.streams.draw()),
+        problem,
+    })
 }
 
 /// `cudnnGetVersion` of cuDNN.

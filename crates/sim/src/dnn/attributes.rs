@@ -85,6 +85,7 @@ kinds! {
     Pointwise = 0 "POINTWISE_DESCRIPTOR" "pointwise descriptor" [
         POINTWISE_MODE = 0 POINTWISE_MODE 1,
         POINTWISE_MATH_PREC = 1 DATA_TYPE 1,
+        POINTWISE_AXIS = 9 INT64 1,
     ]
     Convolution = 1 "CONVOLUTION_DESCRIPTOR" "convolution descriptor" [
         CONVOLUTION_COMP_TYPE = 100 DATA_TYPE 1,
@@ -149,6 +150,16 @@ kinds! {
         OPERATION_POINTWISE_YDESC = 753 DESCRIPTOR(Tensor) 1,
         OPERATION_POINTWISE_DXDESC = 756 DESCRIPTOR(Tensor) 1,
         OPERATION_POINTWISE_DYDESC = 757 DESCRIPTOR(Tensor) 1,
+        OPERATION_POINTWISE_TDESC = 758 DESCRIPTOR(Tensor) 1,
+    ]
+    Product = 18 "MATMUL_DESCRIPTOR" "product descriptor" [
+        MATMUL_COMP_TYPE = 1500 DATA_TYPE 1,
+    ]
+    ProductOperation = 19 "OPERATION_MATMUL_DESCRIPTOR" "product operation" [
+        OPERATION_MATMUL_ADESC = 1520 DESCRIPTOR(Tensor) 1,
+        OPERATION_MATMUL_BDESC = 1521 DESCRIPTOR(Tensor) 1,
+        OPERATION_MATMUL_CDESC = 1522 DESCRIPTOR(Tensor) 1,
+        OPERATION_MATMUL_DESC = 1523 DESCRIPTOR(Product) 1,
     ]
     Reduction = 21 "REDUCTION_DESCRIPTOR" "reduction descriptor" [
         REDUCTION_OPERATOR = 1600 REDUCTION_OPERATOR_TYPE 1,
@@ -159,9 +170,15 @@ kinds! {
         OPERATION_REDUCTION_YDESC = 1611 DESCRIPTOR(Tensor) 1,
         OPERATION_REDUCTION_DESC = 1612 DESCRIPTOR(Reduction) 1,
     ]
+    ReshapeOperation = 31 "OPERATION_RESHAPE_DESCRIPTOR" "reshape operation" [
+        OPERATION_RESHAPE_XDESC = 2200 DESCRIPTOR(Tensor) 1,
+        OPERATION_RESHAPE_YDESC = 2201 DESCRIPTOR(Tensor) 1,
+    ]
     Graph = 15 "OPERATIONGRAPH_DESCRIPTOR" "operation graph" [
         OPERATIONGRAPH_HANDLE = 800 HANDLE 1,
-        OPERATIONGRAPH_OPS = 801 DESCRIPTOR(Forward | BackwardFilter | BackwardData | PointwiseOperation | ReductionOperation) 64,
+        OPERATIONGRAPH_OPS = 801 DESCRIPTOR(
+            Forward | BackwardFilter | BackwardData | PointwiseOperation | ReductionOperation | ProductOperation | ReshapeOperation
+        ) 64,
         OPERATIONGRAPH_ENGINE_GLOBAL_COUNT = 802 INT64 1 MADE,
     ]
     VariantPack = 16 "VARIANT_PACK_DESCRIPTOR" "variant pack" [
@@ -176,6 +193,7 @@ kinds! {
         TENSOR_STRIDES = 903 INT64 8,
         TENSOR_UNIQUE_ID = 906 INT64 1,
         TENSOR_IS_VIRTUAL = 907 BOOLEAN 1,
+        TENSOR_IS_BY_VALUE = 908 BOOLEAN 1,
     ]
     DeviceProperties = 38 "DEVICEPROP_DESCRIPTOR" "device properties" [
         DEVICEPROP_JSON_REPRESENTATION = 2702 CHAR 65536,
@@ -305,5 +323,10 @@ impl Record {
     /// Whether a tensor has no memory.
     pub fn is_virtual(&self) -> bool {
         self.number(907, 0) != 0
+    }
+
+    /// Whether a tensor is a number that the host holds when a plan is executed.
+    pub fn is_by_value(&self) -> bool {
+        self.number(908, 0) != 0
     }
 }

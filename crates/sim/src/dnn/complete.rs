@@ -2,9 +2,9 @@
 use std::sync::Arc;
 
 use super::attributes::{Kind, Record};
+use super::computation::Computation;
 use super::heuristic::{self, Engine};
 use super::plan_text;
-use super::problem::Problem;
 use super::status::{Refusal, unsupported};
 use crate::world::World;
 
@@ -45,12 +45,13 @@ impl World {
                 if !record.numbers(405).is_empty() {
                     self.asked_to_refuse("text", 0)?;
                     let (graph, index) = plan_text::read(record.numbers(405), device)?;
-                    // Engine 0, which supports every graph, stands for those that only the real library has.
-                    let engine = self.engine(&graph, index).or_else(|_| self.engine(&graph, 0));
-                    record.put_parts(401, vec![configured(&graph, &engine?.1)]);
+                    // The last engine stands for those that only the real library has.
+                    let engine = self.engine(&graph, index).map(|(_, engine)| engine);
+                    let engine = engine.or_else(|refused| self.engines(&graph)?.pop().ok_or(refused));
+                    record.put_parts(401, vec![configured(&graph, &engine?)]);
                 }
-                let (problem, engine) = self.configured_engine(record.part(401)?)?;
-                record.put(402, vec![engine.workspace(&problem) as i64]);
+                let (computation, engine) = self.configured_engine(record.part(401)?)?;
+                record.put(402, vec![computation.workspace(&engine) as i64]);
                 // A plan without a text can still be executed.
                 record.put(405, plan_text::write(record, device).unwrap_or_default());
             }
@@ -64,26 +65,36 @@ impl World {
         record.part(201)?;
         let graph = record.parts(201)[0].clone();
         self.asked_to_refuse("heuristic", 0)?;
-        let problem = Problem::new(&graph, self.profile.arch);
-        if let Err(Refusal(_, why)) = &problem {
+        let arch = self.profile.arch;
+        let computation = Computation::new(&graph, arch);
+        if let Err(Refusal(_, why)) = &computation {
             self.report.refusals.insert(format!("no engine takes a graph: {why}"));
         }
         let last_too = self.asked_to_refuse("nhwc", 0).is_ok();
-        let problem = problem.ok().filter(|problem| last_too || !problem.channels_last());
-        let proposed = problem.map(|problem| Engine::proposed(&problem, self.profile.arch, record.number(200, 0)));
+        let computation = computation.ok().filter(|computation| match computation {
+            Computation::Convolution(problem) => last_too || !problem.channels_last(),
+            Computation::Attention(_) => true,
+        });
+        let proposed = computation.map(|computation| computation.proposed(arch, record.number(200, 0)));
         record.put_parts(202, proposed.iter().flatten().map(|engine| configured(&graph, engine)).collect());
         Ok(())
     }
 
-    /// The problem of a graph, and the engine of this number, if it takes that.
-    fn engine(&self, graph: &Record, index: i64) -> Result<(Problem, Engine), Refusal> {
-        let problem = Problem::new(graph, self.profile.arch)?;
-        let mut all = Engine::all(&problem, self.profile.arch).into_iter();
-        let found = all.find(|engine| i64::from(engine.index) == index);
-        found.map(|found| (problem, found)).ok_or(unsupported("the engine does not take this graph"))
+    /// The engines that take a graph.
+    fn engines(&self, graph: &Record) -> Result<Vec<Engine>, Refusal> {
+        let arch = self.profile.arch;
+        Computation::new(graph, arch).map(|computation| computation.engines(arch))
     }
 
-    pub fn configured_engine(&self, config: &Record) -> Result<(Problem, Engine), Refusal> {
+    /// What a graph computes, and the engine of this number, if it takes that.
+    fn engine(&self, graph: &Record, index: i64) -> Result<(Computation, Engine), Refusal> {
+        let computation = Computation::new(graph, self.profile.arch)?;
+        let mut all = computation.engines(self.profile.arch).into_iter();
+        let found = all.find(|engine| i64::from(engine.index) == index);
+        found.map(|found| (computation, found)).ok_or(unsupported("the engine does not take this graph"))
+    }
+
+    pub fn configured_engine(&self, config: &Record) -> Result<(Computation, Engine), Refusal> {
         let engine = config.part(300)?;
         self.engine(engine.part(1300)?, engine.number(1301, -1))
     }

@@ -69,7 +69,7 @@ pub unsafe fn run(convolution: &Convolution) {
 }
 
 /// Perturbs the last bits, as an undetermined order of additions would.
-fn waver(values: &mut [f64], data: Data, seed: u64) {
+pub fn waver(values: &mut [f64], data: Data, seed: u64) {
     let width = if data == Data::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
     let mut state = seed | 1;
     for value in values {

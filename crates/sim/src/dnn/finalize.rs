@@ -1,7 +1,7 @@
 //! Checks descriptors when they are finalized: tensors, convolutions, operations, graphs. What is valid need not have an
 //! engine (`problem` says which graphs have).
 use super::attributes::{Kind, Record};
-use super::operation::{convolution_attributes, operands};
+use super::operation::{INDEX, SELECT, SQRT, convolution_attributes, operands};
 use super::status::{Refusal, bad, unsupported};
 
 fn require(holds: bool, otherwise: &'static str) -> Result<(), Refusal> {
@@ -19,6 +19,8 @@ fn tensor(tensor: &Record) -> Result<(), Refusal> {
         3 | 6 | 11..=13 => 1,
         _ => return Err(unsupported("elements of a type that tensors do not have")),
     };
+    let is_vector = dims.iter().filter(|dim| **dim > 1).count() <= 1;
+    require(is_vector || !tensor.is_by_value(), "values of the host are a number or a vector")?;
     let alignment = tensor.number(900, 1);
     require(alignment > 0 && alignment % bytes == 0, "the alignment is no multiple of the elements' bytes")
 }
@@ -76,6 +78,15 @@ fn operation(of: &Record, [x, w, y, rule]: [u32; 4]) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// How numbers are reduced: `MUL_NO_ZEROS` and norms are for other functions of the library.
+fn reduction_rule(of: &Record) -> Result<(), Refusal> {
+    match of.number(1600, 0) {
+        0..=4 => Ok(()),
+        5..=8 => Err(unsupported("a reduction that graphs do not have")),
+        _ => Err(bad("no such reduction")),
+    }
+}
+
 /// The sums' extents divide those of what is summed. Anything else is only refused by the engines, a reduction of nothing
 /// as well.
 fn reduction(of: &Record) -> Result<(), Refusal> {
@@ -87,12 +98,50 @@ fn reduction(of: &Record) -> Result<(), Refusal> {
 /// An element-wise operation's operands and output have as many dimensions: none, if all of them are missing. Operands that
 /// do not broadcast to the output are only refused by the engines.
 fn pointwise(of: &Record) -> Result<(), Refusal> {
-    // In the enum, modes of one operand come after those of two, and before gradients.
-    let count = if (10..200).contains(&of.number_in(750, 0, 0)) { 1 } else { 2 };
+    let mode = of.number_in(750, 0, 0);
     let (reads, to) = operands(of);
+    // In the enum, modes of one operand come after those of two but for one, and before gradients.
+    let count = match mode {
+        SQRT | 10..200 | INDEX => 1,
+        SELECT => 3,
+        _ => 2,
+    };
     let rank = |tensor: u32| of.parts(tensor).first().map_or(0, |tensor| tensor.dims().len());
     let alike = reads[..count].iter().all(|operand| rank(*operand) == rank(to));
-    require(alike, "operands and output differ in their dimensions")
+    require(alike, "operands and output differ in their dimensions")?;
+    if mode == INDEX {
+        let axis = of.number_in(750, 9, -1);
+        require((0..rank(to) as i64).contains(&axis), "no axis of the tensor that is numbered")?;
+    }
+    if mode == SELECT {
+        of.part(758)?;
+    }
+    Ok(())
+}
+
+/// A product of matrices: the last two dimensions. One of the others divides the other factor's.
+fn product(of: &Record) -> Result<(), Refusal> {
+    let [a, b, c] = [1520, 1521, 1522].map(|tensor| of.parts(tensor).first().map_or(&[][..], |tensor| tensor.dims()));
+    if a.len() != b.len() || b.len() != c.len() {
+        return Err(unsupported("factors and product differ in their dimensions"));
+    }
+    let (Some((a, [m, k])), Some((b, [rows, n])), Some((c, [c_rows, c_columns]))) =
+        (a.split_last_chunk(), b.split_last_chunk(), c.split_last_chunk())
+    else {
+        return Err(bad("no matrices"));
+    };
+    require(k == rows && m == c_rows && n == c_columns, "the factors' rows and columns do not fit")?;
+    let fit = a.iter().zip(b).zip(c).all(|((a, b), c)| {
+        let (most, least) = (*a.max(b), *a.min(b));
+        c == &most && (least == 0 || most % least == 0)
+    });
+    require(fit, "the factors' batches do not fit")
+}
+
+/// The same elements under other extents.
+fn reshape(of: &Record) -> Result<(), Refusal> {
+    let [x, y] = [of.part(2200)?, of.part(2201)?].map(|tensor| tensor.dims().iter().product::<i64>());
+    require(x == y, "not as many elements under the new extents")
 }
 
 /// Each tensor of a graph is written once, and no cycle can be reached from an operation that needs no other. The number -1
@@ -131,7 +180,10 @@ pub fn check(record: &Record) -> Result<(), Refusal> {
         Kind::Tensor => tensor(record),
         Kind::Convolution => convolution(record),
         Kind::PointwiseOperation => pointwise(record),
+        Kind::Reduction => reduction_rule(record),
         Kind::ReductionOperation => reduction(record),
+        Kind::ProductOperation => product(record),
+        Kind::ReshapeOperation => reshape(record),
         Kind::Graph => graph(record),
         Kind::VariantPack => {
             require(record.numbers(1000).len() == record.numbers(1001).len(), "not as many pointers as unique numbers")

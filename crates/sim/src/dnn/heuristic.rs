@@ -1,5 +1,6 @@
 //! The engines of each direction: the problems that each takes, its workspace, and its notes. They differ in what a
 //! program has to respect, not in what they compute.
+use super::attention::problem::{Attention, Pass};
 use super::attributes::Record;
 use super::operation::Direction;
 use super::problem::Problem;
@@ -16,6 +17,8 @@ enum Method {
     Gemm,
     /// FFT or Winograd: images and filters are transformed in the workspace, and problems are few.
     Transform,
+    /// Attention without a matrix of scores in memory.
+    Attention,
 }
 
 /// An engine of a graph: its index, its method, and its notes.
@@ -34,11 +37,12 @@ const REDUCED_PRECISION_REDUCTION: i64 = 2;
 const FFT: i64 = 3;
 const NONDETERMINISTIC: i64 = 4;
 const WINOGRAD: i64 = 5;
-/// `CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION`
+/// `CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION`, `CUDNN_BEHAVIOR_NOTE_SUPPORTS_CUDA_GRAPH_NATIVE_API`
 const RUNTIME_COMPILATION: i64 = 0;
+const CUDA_GRAPHS: i64 = 3;
 
 /// `CUDNN_HEUR_MODE_FALLBACK`
-const FALLBACK: i64 = 2;
+pub const FALLBACK: i64 = 2;
 /// Number of engines of a graph.
 pub const ENGINES: i64 = 12;
 
@@ -78,6 +82,17 @@ impl Engine {
         all
     }
 
+    /// The engines of attention, best first. All are compiled at run time; that the gradient of the queries is added in any order
+    /// is not among the notes of the real ones.
+    pub fn of_attention(problem: &Attention) -> Vec<Engine> {
+        let indices = match problem.pass {
+            Pass::Forward => [2, 1],
+            Pass::Backward => [6, 7],
+        };
+        let [numerical, behavior]: [&[i64]; 2] = [&[TENSOR_CORE], &[RUNTIME_COMPILATION, CUDA_GRAPHS]];
+        indices.map(|index| Engine { index, method: Method::Attention, numerical, behavior }).into()
+    }
+
     /// Sets the notes of an engine descriptor.
     pub fn describe(&self, engine: &mut Record) {
         engine.put(1303, self.numerical.to_vec());
@@ -88,7 +103,7 @@ impl Engine {
     pub fn workspace(&self, problem: &Problem) -> usize {
         let [x, w, y] = problem.images();
         match self.method {
-            Method::ImplicitGemm => 0,
+            Method::ImplicitGemm | Method::Attention => 0,
             Method::ImplicitPrecompGemm => (16 * problem.depth()).next_multiple_of(512),
             Method::Gemm => problem.depth() * problem.groups * y.dims[2] * y.dims[3] * problem.data.bytes(),
             Method::Transform => 8 * (x.count() + y.count() + 4 * w.count()),
@@ -117,6 +132,7 @@ impl Method {
         match self {
             Method::ImplicitGemm | Method::ImplicitPrecompGemm => true,
             Method::Gemm => plain,
+            Method::Attention => false,
             Method::Transform => plain && single && problem.stride == [1, 1] && height == width && height <= 5,
         }
     }

@@ -1,6 +1,8 @@
-//! cuDNN: its descriptors, its rules, and its convolutions, computed in `f64` on the host as work of a stream.
+//! cuDNN: its descriptors, its rules, its convolutions and its attention, computed in `f64` on the host as work of a stream.
+pub mod attention;
 pub mod attributes;
 mod complete;
+pub mod computation;
 pub mod compute;
 pub mod finalize;
 mod fusion;

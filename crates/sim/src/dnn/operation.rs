@@ -31,17 +31,27 @@ pub fn convolution_attributes(kind: Kind) -> Option<(Direction, [u32; 6])> {
     })
 }
 
-/// The attributes of the tensors that an operation reads, and of the one that it writes.
+/// Modes of an element-wise operation: from this one on those of a gradient, from the next on comparisons.
+const GRADIENTS: i64 = 200;
+const COMPARISONS: i64 = 300;
+/// `CUDNN_POINTWISE_SQRT`, `CUDNN_POINTWISE_GEN_INDEX`, `CUDNN_POINTWISE_BINARY_SELECT`
+pub const SQRT: i64 = 4;
+pub const INDEX: i64 = 501;
+pub const SELECT: i64 = 601;
+
+/// The attributes of the tensors that an operation takes, and of the one that it writes.
 pub fn operands(operation: &Record) -> (Vec<u32>, u32) {
-    match convolution_attributes(operation.kind) {
-        Some((direction, [x, w, y, ..])) => {
-            let mut reads = vec![x, w, y];
-            let target = reads.remove(direction.result());
-            (reads, target)
-        }
-        None if operation.kind == Kind::ReductionOperation => (vec![1610], 1611),
-        // Modes of gradients come last in the enum.
-        None if operation.number_in(750, 0, 0) >= 200 => (vec![751, 757], 756),
-        None => (vec![751, 752], 753),
+    if let Some((direction, [x, w, y, ..])) = convolution_attributes(operation.kind) {
+        let mut reads = vec![x, w, y];
+        let target = reads.remove(direction.result());
+        return (reads, target);
+    }
+    match (operation.kind, operation.number_in(750, 0, 0)) {
+        (Kind::ReductionOperation, _) => (vec![1610], 1611),
+        (Kind::ProductOperation, _) => (vec![1520, 1521], 1522),
+        (Kind::ReshapeOperation, _) => (vec![2200], 2201),
+        (_, GRADIENTS..COMPARISONS) => (vec![751, 757], 756),
+        (_, SELECT) => (vec![751, 752, 758], 753),
+        _ => (vec![751, 752], 753),
     }
 }

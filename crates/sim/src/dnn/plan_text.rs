@@ -15,33 +15,65 @@ pub const VERSION: usize = 92_600;
 const SCHEMA: i64 = 4;
 
 /// Names in the library's enums, with their types and numbers.
-const NAMES: [(&str, u32, i64); 8] = [
+const NAMES: [(&str, u32, i64); 21] = [
     ("CUDNN_DATA_FLOAT", types::DATA_TYPE, 0),
     ("CUDNN_DATA_DOUBLE", types::DATA_TYPE, 1),
     ("CUDNN_DATA_HALF", types::DATA_TYPE, 2),
+    ("CUDNN_DATA_INT32", types::DATA_TYPE, 4),
     ("CUDNN_DATA_BFLOAT16", types::DATA_TYPE, 9),
+    ("CUDNN_DATA_BOOLEAN", types::DATA_TYPE, 11),
     ("CUDNN_POINTWISE_ADD", types::POINTWISE_MODE, 0),
+    ("CUDNN_POINTWISE_MUL", types::POINTWISE_MODE, 1),
+    ("CUDNN_POINTWISE_DIV", types::POINTWISE_MODE, 6),
+    ("CUDNN_POINTWISE_SUB", types::POINTWISE_MODE, 9),
+    ("CUDNN_POINTWISE_EXP", types::POINTWISE_MODE, 13),
+    ("CUDNN_POINTWISE_LOG", types::POINTWISE_MODE, 15),
+    ("CUDNN_POINTWISE_IDENTITY", types::POINTWISE_MODE, 21),
     ("CUDNN_POINTWISE_RELU_FWD", types::POINTWISE_MODE, 100),
+    ("CUDNN_POINTWISE_CMP_GE", types::POINTWISE_MODE, 303),
+    ("CUDNN_POINTWISE_GEN_INDEX", types::POINTWISE_MODE, 501),
+    ("CUDNN_POINTWISE_BINARY_SELECT", types::POINTWISE_MODE, 601),
+    ("CUDNN_REDUCE_TENSOR_ADD", types::REDUCTION_OPERATOR_TYPE, 0),
+    ("CUDNN_REDUCE_TENSOR_MAX", types::REDUCTION_OPERATOR_TYPE, 3),
     ("CUDNN_CONVOLUTION", types::CONVOLUTION_MODE, 0),
     ("CUDNN_CROSS_CORRELATION", types::CONVOLUTION_MODE, 1),
 ];
 
 /// Operations, with the attributes of their rules.
-const OPERATIONS: [(Kind, u32); 4] =
-    [(Kind::Forward, 702), (Kind::BackwardData, 708), (Kind::BackwardFilter, 714), (Kind::PointwiseOperation, 750)];
+const OPERATIONS: [(Kind, Option<u32>); 7] = [
+    (Kind::Forward, Some(702)),
+    (Kind::BackwardData, Some(708)),
+    (Kind::BackwardFilter, Some(714)),
+    (Kind::PointwiseOperation, Some(750)),
+    (Kind::ReductionOperation, Some(1612)),
+    (Kind::ProductOperation, Some(1523)),
+    (Kind::ReshapeOperation, None),
+];
 
 /// The members that describe a descriptor, with their attributes. The object of an operation has its rule's as well.
 fn members(kind: Kind) -> &'static [(&'static str, u32)] {
     match kind {
-        Kind::Tensor => &[("dataType", 901), ("dim", 902), ("stride", 903), ("isVirtual", 907), ("ptrAlignment", 900)],
+        Kind::Tensor => &[
+            ("dataType", 901),
+            ("dim", 902),
+            ("stride", 903),
+            ("isVirtual", 907),
+            ("isByValue", 908),
+            ("ptrAlignment", 900),
+        ],
         Kind::Forward => &[("X", 704), ("W", 703), ("Y", 705), ("alpha", 700), ("beta", 701)],
         Kind::BackwardData => &[("dX", 710), ("W", 709), ("dY", 711), ("alpha", 706), ("beta", 707)],
         Kind::BackwardFilter => &[("X", 716), ("dW", 715), ("dY", 717), ("alpha", 712), ("beta", 713)],
-        Kind::PointwiseOperation => &[("X", 751), ("Y", 753), ("B", 752)],
+        Kind::PointwiseOperation => &[("X", 751), ("Y", 753), ("B", 752), ("T", 758)],
+        Kind::ReductionOperation => &[("X", 1610), ("Y", 1611)],
+        Kind::ProductOperation => &[("matA", 1520), ("matB", 1521), ("matC", 1522)],
+        Kind::ReshapeOperation => &[("X", 2200), ("Y", 2201)],
         Kind::Convolution => {
             &[("mode", 101), ("mathPrec", 100), ("pad", 104), ("pad", 105), ("stride", 103), ("dilation", 102)]
         }
-        Kind::Pointwise => &[("pointwiseMode", 0), ("mathPrec", 1)],
+        Kind::Pointwise => &[("pointwiseMode", 0), ("mathPrec", 1), ("axis", 9)],
+        Kind::Reduction => &[("reductionOp", 1600), ("mathPrec", 1601)],
+        Kind::Product => &[("mathPrec", 1500)],
         _ => &[],
     }
 }
@@ -135,7 +167,9 @@ pub fn write(plan: &Record, (version, processors): (i64, i64)) -> Result<Vec<i64
             return Err(unsupported("an operation that the text of plans has no form for here"));
         };
         let mut node = object(operation)?;
-        node.extend(object(operation.part(*rule)?)?);
+        if let Some(rule) = rule {
+            node.extend(object(operation.part(*rule)?)?);
+        }
         node.insert("operation".into(), title(*kind).into());
         nodes.push(node);
         let (reads, target) = operands(operation);
@@ -185,11 +219,13 @@ pub fn read(text: &[i64], device: (i64, i64)) -> Result<(Arc<Record>, i64), Refu
             return Err(unsupported("an operation that the simulator does not know"));
         };
         let mut node = record(*kind, object, &tensors)?;
-        let mut rule = record(node.kinds_in(*to_rule)[0], object, &[])?;
-        if rule.kind == Kind::Convolution {
-            rule.put(106, vec![rule.numbers(105).len() as i64]);
+        if let Some(to_rule) = *to_rule {
+            let mut rule = record(node.kinds_in(to_rule)[0], object, &[])?;
+            if rule.kind == Kind::Convolution {
+                rule.put(106, vec![rule.numbers(105).len() as i64]);
+            }
+            node.put_parts(to_rule, vec![finalized(rule)?]);
         }
-        node.put_parts(*to_rule, vec![finalized(rule)?]);
         nodes.push(finalized(node)?);
     }
     if (integer("/GPUProfile/deviceVer")?, integer("/GPUProfile/multiProcessorCount")?) != device {

@@ -64,7 +64,8 @@ impl World {
     fn perform(&mut self, name: &str, work: &mut Work, device: usize) {
         let (reads, writes) = work.ranges();
         // Copies may cross devices; computations may only use the memory of one.
-        let computes = matches!(work, Work::Product(_) | Work::Convolution(_) | Work::Collective(_));
+        let computes =
+            matches!(work, Work::Product(_) | Work::Convolution(_) | Work::Attention(_) | Work::Collective(_));
         let usable = |range: &&Range| {
             let found = self.memory.find(range.begin, (range.end - range.begin) as usize);
             found.is_some_and(|one| !computes || one.is_for(device))
@@ -100,7 +101,7 @@ impl World {
             // SAFETY: as above.
             Work::Fill { to, pattern, width, bytes } => unsafe { work::fill(*to, *pattern, *width, *bytes) },
             // SAFETY: as above.
-            Work::Product(_) | Work::Convolution(_) if self.profile.no_values => unsafe {
+            Work::Product(_) | Work::Convolution(_) | Work::Attention(_) if self.profile.no_values => unsafe {
                 for Range { begin, end } in writes {
                     std::ptr::write_bytes(begin as *mut u8, 0, (end - begin) as usize);
                 }
@@ -109,6 +110,8 @@ impl World {
             Work::Product(product) => unsafe { crate::blas::compute::run(product) },
             // SAFETY: as above; the addresses were checked to be aligned for their elements.
             Work::Convolution(convolution) => unsafe { crate::dnn::compute::run(convolution) },
+            // SAFETY: as above.
+            Work::Attention(attention) => unsafe { crate::dnn::attention::compute::run(attention) },
             // SAFETY: as above.
             Work::Collective(collective) => unsafe { collective.write() },
             Work::Free(address) => {

@@ -14,6 +14,7 @@ mod stub;
 #[path = "../required/mod.rs"]
 mod required;
 
+mod attention;
 mod destroyed;
 mod libraries;
 mod numbers;

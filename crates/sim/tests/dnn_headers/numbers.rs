@@ -8,7 +8,7 @@ use kiln_sim::{DnnStatus, KINDS};
 use crate::libraries::{exported, simulator, wheels};
 
 /// Names of the library's enums with the numbers that the simulator has for them.
-const NUMBERS: [(&str, u32); 44] = [
+const NUMBERS: [(&str, u32); 57] = [
     ("CUDNN_STATUS_SUCCESS", DnnStatus::SUCCESS.0),
     ("CUDNN_STATUS_NOT_INITIALIZED", DnnStatus::NOT_INITIALIZED.0),
     ("CUDNN_STATUS_BAD_PARAM", DnnStatus::BAD_PARAM.0),
@@ -24,12 +24,24 @@ const NUMBERS: [(&str, u32); 44] = [
     ("CUDNN_DATA_DOUBLE", 1),
     ("CUDNN_DATA_HALF", 2),
     ("CUDNN_DATA_BFLOAT16", 9),
+    ("CUDNN_DATA_INT32", 4),
+    ("CUDNN_DATA_BOOLEAN", 11),
     ("CUDNN_CONVOLUTION", 0),
     ("CUDNN_CROSS_CORRELATION", 1),
     ("CUDNN_POINTWISE_ADD", 0),
+    ("CUDNN_POINTWISE_MUL", 1),
+    ("CUDNN_POINTWISE_DIV", 6),
+    ("CUDNN_POINTWISE_SUB", 9),
+    ("CUDNN_POINTWISE_EXP", 13),
+    ("CUDNN_POINTWISE_LOG", 15),
+    ("CUDNN_POINTWISE_IDENTITY", 21),
+    ("CUDNN_POINTWISE_CMP_GE", 303),
+    ("CUDNN_POINTWISE_GEN_INDEX", 501),
+    ("CUDNN_POINTWISE_BINARY_SELECT", 601),
     ("CUDNN_POINTWISE_RELU_FWD", 100),
     ("CUDNN_POINTWISE_RELU_BWD", 200),
     ("CUDNN_REDUCE_TENSOR_ADD", 0),
+    ("CUDNN_REDUCE_TENSOR_MAX", 3),
     ("CUDNN_HEUR_MODE_A", 3),
     ("CUDNN_HEUR_MODE_FALLBACK", 2),
     ("CUDNN_NUMERICAL_NOTE_TENSOR_CORE", 0),
@@ -39,6 +51,7 @@ const NUMBERS: [(&str, u32); 44] = [
     ("CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC", 4),
     ("CUDNN_NUMERICAL_NOTE_WINOGRAD", 5),
     ("CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION", 0),
+    ("CUDNN_BEHAVIOR_NOTE_SUPPORTS_CUDA_GRAPH_NATIVE_API", 3),
     ("CUDNN_TYPE_HANDLE", HANDLE),
     ("CUDNN_TYPE_DATA_TYPE", DATA_TYPE),
     ("CUDNN_TYPE_BOOLEAN", BOOLEAN),

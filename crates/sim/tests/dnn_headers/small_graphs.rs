@@ -63,6 +63,38 @@ fn subsets(of: &Functions) -> Vec<(String, u32)> {
         let rule = pointwise(&mut asked, mode);
         operations.push((13, vec![(750, rule), (751, x), (752, y), (753, z), (756, z), (757, y)]));
     }
+    // The exponential, a comparison, a choice, the index along an axis or along none.
+    for (mode, axis) in [(13, None), (303, None), (601, None), (501, Some(2)), (501, None), (501, Some(4))] {
+        let rule = asked.create(0);
+        asked.set(rule, 0, POINTWISE_MODE, &[mode]);
+        asked.set(rule, 1, DATA_TYPE, &[0]);
+        if let Some(axis) = axis {
+            asked.set(rule, 9, INT64, &[axis as i64]);
+        }
+        assert!(asked.finalize("a pointwise rule", rule));
+        operations.push((13, vec![(750, rule), (751, x), (752, y), (753, z), (758, x)]));
+    }
+    // Products that fit and some that do not; the same elements under other extents, and others.
+    let product = asked.create(18);
+    asked.set(product, 1500, DATA_TYPE, &[0]);
+    assert!(asked.finalize("a product", product));
+    for (a, b, c) in [
+        ([2, 4, 3, 8], [2, 4, 8, 5], [2, 4, 3, 5]),
+        ([2, 4, 3, 8], [2, 2, 8, 5], [2, 4, 3, 5]),
+        ([2, 2, 3, 8], [1, 4, 8, 5], [2, 4, 3, 5]),
+        ([2, 4, 3, 8], [2, 3, 8, 5], [2, 4, 3, 5]),
+        ([2, 4, 3, 8], [2, 4, 8, 5], [2, 2, 3, 5]),
+        ([2, 4, 3, 8], [2, 4, 7, 5], [2, 4, 3, 5]),
+        ([2, 4, 2, 8], [2, 4, 8, 5], [2, 4, 3, 5]),
+        ([2, 4, 3, 8], [2, 4, 8, 5], [2, 4, 3, 6]),
+    ] {
+        let [a, b, c] = [(6, a), (7, b), (8, c)].map(|(uid, dims)| tensor(&mut asked, Some(uid), dims));
+        operations.push((19, vec![(1520, a), (1521, b), (1522, c), (1523, product)]));
+    }
+    for dims in [[2, 4, 8, 8], [8, 8, 4, 2], [2, 4, 8, 7]] {
+        let y = tensor(&mut asked, Some(9), dims);
+        operations.push((31, vec![(2200, x), (2201, y)]));
+    }
     let mut all = Vec::new();
     for (kind, parts) in operations {
         for subset in 0..1u32 << parts.len() {
@@ -82,7 +114,7 @@ fn subsets(of: &Functions) -> Vec<(String, u32)> {
 fn operations_that_lack_parts_are_answered_as_by_the_real_library() {
     let Some((own, real)) = both() else { return };
     let (got, want) = (subsets(&own), subsets(&real));
-    assert_eq!(want.len(), 3 * 16 + 8 + 3 * 64);
+    assert_eq!(want.len(), 3 * 16 + 8 + 3 * 64 + 6 * 32 + 8 * 16 + 3 * 4);
     let differ: Vec<_> = got.iter().zip(&want).filter(|(got, want)| got != want).collect();
     assert!(differ.is_empty(), "{differ:#?}");
 }
