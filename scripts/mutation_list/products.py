@@ -37,8 +37,8 @@ MUTATIONS = [
     Mutation(
         "convolution_workspace", "one byte less than cuDNN's plan asked for",
         "crates/cuda/src/conv/dnn.rs",
-        "match self.memory.block(plan.workspace) {",
-        "match self.memory.block(plan.workspace.saturating_sub(1)) {",
+        "match self.handle.memory.block(plan.workspace) {",
+        "match self.handle.memory.block(plan.workspace.saturating_sub(1)) {",
         ["conv2d_shapes"],
         "uncached",
     ),

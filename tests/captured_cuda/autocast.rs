@@ -100,7 +100,9 @@ fn recurrent_layers_and_attention() -> kiln::Result<()> {
     alike("GRU", &[4, 2, 3], || GRU::new(3, 5), Module::forward)?;
     alike("LSTM", &[4, 2, 3], || LSTM::new(3, 5), Module::forward)?;
     let options = TransformerOptions::default().dim_feedforward(16).dropout(0.0).batch_first(true);
-    alike("attention", &[2, 5, 8], || TransformerEncoderLayer::new(8, 2, options), Module::forward)
+    alike("attention", &[2, 5, 8], || TransformerEncoderLayer::new(8, 2, options), Module::forward)?;
+    // As many queries as cuDNN's attention is for.
+    alike("fused attention", &[2, 66, 16], || TransformerEncoderLayer::new(16, 2, options), Module::forward)
 }
 
 /// Operations that autocast converts to `f32`, those that it leaves alone, and newer ones that are composed of both.

@@ -5,6 +5,7 @@
 
 #[path = "../support/account.rs"]
 mod account;
+mod attention;
 mod autocast;
 mod low_copies;
 mod networks;

@@ -8,6 +8,7 @@
 #[path = "../support/account.rs"]
 mod account;
 mod attention;
+mod attention_values;
 #[path = "../support/checkout.rs"]
 mod checkout;
 mod conv_norm;

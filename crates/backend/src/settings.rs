@@ -58,7 +58,8 @@ pub fn with_tf32<T>(f: impl FnOnce() -> T) -> T {
 
 /// Sets whether to use only algorithms that give the same bits in every run
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.use_deterministic_algorithms.html>). Kiln's own kernels
-/// always do, on every device; the setting affects cuDNN's convolution gradients, whose fastest algorithms may not.
+/// always do, on every device; the setting affects cuDNN's convolution gradients, whose fastest algorithms may not, and attention,
+/// whose gradient cuDNN adds in any order: it is composed of products and softmax.
 pub fn use_deterministic_algorithms(deterministic: bool) {
     DETERMINISTIC.store(deterministic, Ordering::Relaxed);
 }

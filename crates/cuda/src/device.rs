@@ -6,6 +6,7 @@ use kiln_backend::{DType, Error, ErrorKind, Result, unless_capturing};
 use parking_lot::Mutex;
 
 use crate::{
+    attention::plans::AttentionPlans,
     capture::{CaptureStreams, recording},
     context::{self, Context, DeviceInfo, unavailable},
     conv::dnn::Dnn,
@@ -21,7 +22,6 @@ use crate::{
     page_locked::Pages,
     params::{GeneratorState, Status},
     pinned::{Downloads, Record, Uploads},
-    plan_cache::PlanCache,
     stream::{Stream, WAITS},
 };
 
@@ -70,6 +70,7 @@ pub(crate) struct Device {
     libraries: &'static Libraries,
     products: OnceLock<Lt>,
     convolutions: OnceLock<Dnn>,
+    attention_plans: OnceLock<AttentionPlans>,
     pub(crate) padded_channels: PaddedChannels,
     /// Held while one of these is made.
     making: Mutex<()>,
@@ -161,6 +162,7 @@ impl Device {
             libraries,
             products: OnceLock::new(),
             convolutions: OnceLock::new(),
+            attention_plans: OnceLock::new(),
             padded_channels: PaddedChannels::default(),
             making: Mutex::new(()),
             distrusted: OnceLock::new(),
@@ -216,9 +218,36 @@ impl Device {
         Ok(self.convolutions.get_or_init(|| made))
     }
 
-    /// The state of the cache of convolution plans, if this process convolves and the cache is on.
-    pub(crate) fn kept_plans(&self) -> Option<String> {
-        self.convolutions.get()?.cache.as_ref().map(PlanCache::describe)
+    /// cuDNN's attention on this device; its handle is made when it is first needed.
+    pub(crate) fn attention_plans(&self) -> Result<&AttentionPlans> {
+        if let Some(made) = self.attention_plans.get() {
+            return Ok(made);
+        }
+        let library = self.libraries.cudnn.as_ref().map_err(|reason| unavailable(self.index(), reason.as_str()))?;
+        let _one_at_a_time = self.making.lock();
+        self.stream.context.bind()?;
+        let made = match self.attention_plans.get() {
+            Some(made) => return Ok(made),
+            None => AttentionPlans::new(library, self.stream, self.memory, &self.info)?,
+        };
+        Ok(self.attention_plans.get_or_init(|| made))
+    }
+
+    pub(crate) fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    pub(crate) fn libraries(&self) -> &'static Libraries {
+        self.libraries
+    }
+
+    /// The state of the cache of plans, of convolutions and of attention, of those that this process uses if the cache is on.
+    pub(crate) fn kept_plans(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let convolutions = self.convolutions.get().and_then(Dnn::kept_plans);
+        let attention = self.attention_plans.get().and_then(AttentionPlans::kept_plans);
+        [("convolutions", convolutions), ("attention", attention)]
+            .into_iter()
+            .filter_map(|(of, text)| Some((of, text?)))
     }
 
     /// What the device's kernels are loaded from, for the report.

@@ -6,7 +6,8 @@
 //!   for pinned CPU tensors.
 //! - `images` chooses among the compiled images of `kernels/`, and `modules` loads them; `launch` and `params` mirror
 //!   their signatures and structs.
-//! - `gemm` plans matrix products for cuBLASLt, `conv` convolutions for cuDNN. `plan_cache` keeps cuDNN's plans for later
+//! - `gemm` plans matrix products for cuBLASLt, `conv` convolutions and `attention` attention for cuDNN, whose graph API is in
+//!   `cudnn`. `plan_cache` keeps cuDNN's plans for later
 //!   processes, and `described` builds them for devices that are not present.
 //! - `nccl` is communication between devices.
 //! - `report` lists all of this, what is missing, and which `fallbacks` were taken.
@@ -15,10 +16,12 @@
 //! Only downloads and synchronization wait for the device; errors that kernels detect are returned there.
 
 mod alloc;
+mod attention;
 mod capture;
 mod context;
 mod conv;
 mod copies;
+mod cudnn;
 mod described;
 mod device;
 mod error;
@@ -46,10 +49,11 @@ mod report;
 mod stream;
 mod view;
 
-/// Convolution plans for described devices: built ahead of time, and for the tests against the real cuDNN.
+/// Plans for described devices: built ahead of time, and for the tests against the real cuDNN.
 #[doc(hidden)]
 pub mod convolution_plans {
     pub use crate::{
+        attention::problem::{Pass, Problem as AttentionProblem, Strides},
         conv::problem::Problem,
         described::{DescribedDevice, Planned, devices::DEVICES, problems, stub},
         image_format::Format,

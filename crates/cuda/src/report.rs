@@ -49,7 +49,7 @@ pub fn report() -> String {
             Err(reason) => lines.missing("libraries", &reason),
         },
     }
-    lines.line("plans", format_args!("of convolutions: {}", plan_cache::location()));
+    lines.line("plans", format_args!("of convolutions and attention: {}", plan_cache::location()));
     for (text, count) in fallbacks::notes() {
         lines.line("fallback", format_args!("{count} times: {text}"));
     }
@@ -100,8 +100,8 @@ impl Lines {
         }
         if let Some(open) = device::opened(index) {
             self.line("", format_args!("open: kernels {}", open.0.loaded_kernels()));
-            if let Some(text) = open.0.kept_plans() {
-                self.line("", format_args!("open: plans of convolutions: {text}"));
+            for (of, text) in open.0.kept_plans() {
+                self.line("", format_args!("open: plans of {of}: {text}"));
             }
             let stats = open.0.memory.stats();
             self.line("", format_args!("open: {} in use, {} held", Bytes(stats.allocated), Bytes(stats.reserved)));

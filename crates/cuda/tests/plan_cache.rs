@@ -152,7 +152,7 @@ fn where_nothing_can_be_kept_work_goes_on() {
     fs::write(&file, "").unwrap();
     convolve(&file, &[], "0 read, 0 written|no more are written to ");
     convolve(Path::new("/proc/plans"), &[], "0 read, 0 written, no more are written to /proc/plans/");
-    convolve(Path::new("0"), &[], "plans      of convolutions: not kept: KILN_PLAN_CACHE turns it off\n");
+    convolve(Path::new("0"), &[], "plans      of convolutions and attention: not kept: KILN_PLAN_CACHE turns it off\n");
     convolve(Path::new(""), &[], "not kept: ");
 }
 

@@ -140,29 +140,61 @@ impl Arguments for AttentionGradArgs<'_> {
     }
 }
 
-/// Attention.
+/// Attention that a device may have a kernel for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionCall {
+    /// The dtype of the operands.
+    pub dtype: DType,
+    /// The number of queries, `L`.
+    pub queries: usize,
+    /// The number of keys, `S`.
+    pub keys: usize,
+    /// The extents of a query and of a value, `[E, V]`.
+    pub features: [usize; 2],
+    /// Whether there is a mask, other than the one of causal attention.
+    pub is_masked: bool,
+    /// Whether weights are dropped.
+    pub has_dropout: bool,
+}
+
+impl AttentionCall {
+    /// That of checked queries, keys and values.
+    #[must_use]
+    pub fn new([query, key, value]: [View; 3], rule: &AttentionRule) -> AttentionCall {
+        let extent = |of: View, dim: usize| of.layout.dims().get(dim).copied().unwrap_or(0);
+        AttentionCall {
+            dtype: query.dtype(),
+            queries: extent(query, 2),
+            keys: extent(key, 2),
+            features: [extent(query, 3), extent(value, 3)],
+            is_masked: rule.mask.is_some(),
+            has_dropout: rule.dropout.is_some(),
+        }
+    }
+}
+
+/// Attention. A device may have kernels for some calls only, and may find out when it is called that it has none: attention is
+/// composed of products and softmax then.
 pub trait AttentionBackend {
-    /// Whether the device has the primitives below; otherwise attention is composed of products and softmax.
-    fn has_attention(&self) -> bool {
+    /// Whether the device may have kernels for this.
+    fn has_attention(&self, call: &AttentionCall) -> bool {
+        let _ = call;
         false
     }
 
     /// `softmax(scale * query · keyᵀ + mask) · value`, without the matrix of scores in memory; 0 for queries to which no key is
-    /// visible.
-    fn attention(&self, args: Checked<AttentionArgs>) -> Result<()> {
+    /// visible. Returns `false` if the device has no kernel for it; nothing was written then.
+    fn attention(&self, args: Checked<AttentionArgs>) -> Result<bool> {
         let _ = args;
-        Err(missing())
+        Ok(false)
     }
 
     /// The gradients of [`attention`](AttentionBackend::attention), which computes the scores again. The mask is a constant.
-    fn attention_grad(&self, args: Checked<AttentionGradArgs>) -> Result<()> {
+    /// Returns `false` if the device has no kernel for them; nothing was written then.
+    fn attention_grad(&self, args: Checked<AttentionGradArgs>) -> Result<bool> {
         let _ = args;
-        Err(missing())
+        Ok(false)
     }
-}
-
-fn missing() -> Error {
-    Error::unsupported(OP, "this device", "it has no kernel of its own for attention")
 }
 
 #[cfg(test)]

@@ -32,7 +32,9 @@ mod unary;
 mod where_cond;
 
 pub use arg_reduce::{ArgReduceArgs, ArgReduceBackend, ArgReduceOp};
-pub use attention::{AttentionArgs, AttentionBackend, AttentionDropout, AttentionGradArgs, AttentionRule};
+pub use attention::{
+    AttentionArgs, AttentionBackend, AttentionCall, AttentionDropout, AttentionGradArgs, AttentionRule,
+};
 pub use binary::{BinaryArgs, BinaryAssignArgs, BinaryBackend, BinaryGradArgs};
 pub use class_loss::{
     ClassLoss, ClassLossArgs, ClassLossBackend, ClassLossExtents, ClassLossGradArgs, ClassLossInput, ClassLossOperands,

@@ -19,22 +19,24 @@ mod problem;
 mod products;
 mod rows;
 
-use kiln_backend::{AttentionArgs, AttentionBackend, AttentionGradArgs, Checked, Result};
+use kiln_backend::{AttentionArgs, AttentionBackend, AttentionCall, AttentionGradArgs, Checked, Result};
 
 use crate::{device::CpuBackend, numeric::dispatch::for_float};
 
 const OP: &str = "scaled_dot_product_attention";
 
 impl AttentionBackend for CpuBackend {
-    fn has_attention(&self) -> bool {
+    fn has_attention(&self, _: &AttentionCall) -> bool {
         true
     }
 
-    fn attention(&self, args: Checked<AttentionArgs>) -> Result<()> {
-        for_float!(OP, args.query.dtype(), T => forward::typed::<T>(args.into_inner()))
+    fn attention(&self, args: Checked<AttentionArgs>) -> Result<bool> {
+        for_float!(OP, args.query.dtype(), T => forward::typed::<T>(args.into_inner()))?;
+        Ok(true)
     }
 
-    fn attention_grad(&self, args: Checked<AttentionGradArgs>) -> Result<()> {
-        for_float!(OP, args.query.dtype(), T => backward::typed::<T>(args.into_inner()))
+    fn attention_grad(&self, args: Checked<AttentionGradArgs>) -> Result<bool> {
+        for_float!(OP, args.query.dtype(), T => backward::typed::<T>(args.into_inner()))?;
+        Ok(true)
     }
 }

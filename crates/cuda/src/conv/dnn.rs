@@ -1,27 +1,24 @@
 //! Convolutions by cuDNN on one device: plans are chosen once per problem, cached, and executed.
 
-use std::{
-    ffi::c_void,
-    ptr,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::{ffi::c_void, ptr};
 
-use cudarc::{cudnn::sys::cudnnHandle_t, driver::sys::CUstream};
 use kiln_backend::{Conv2dDirection, Conv2dFusion, Error, Result};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 use super::{
     graph::uid,
-    plan::{Candidates, Plan, Target},
     problem::{Addresses, Problem},
 };
 use crate::{
     context::DeviceInfo,
+    cudnn::{
+        handle::Handle,
+        plan::{Candidates, Plan},
+    },
     fallbacks,
     libs::{Cudnn, Failed, Failure},
     memory::{Block, DeviceMemory},
-    plan_cache::PlanCache,
     plan_limit::max_plans,
     stream::{Stream, Timer},
 };
@@ -42,9 +39,6 @@ pub(crate) enum Outcome {
 const MAX_TIMED: usize = 8;
 /// How many it times of a fusion whose engines are compiled at run time, which takes about a second each.
 const MAX_COMPILED: usize = 2;
-/// The limit on a plan's workspace, as a fraction of the device's memory, unless no plan takes less.
-const WORKSPACE_SHARE: usize = 4;
-
 /// What is known of a problem: by default, that there is no plan. A fusion is computed in its parts then.
 #[derive(Default)]
 struct Entry {
@@ -65,34 +59,11 @@ struct Call<'a> {
     at: Addresses,
 }
 
-/// A device's handle with its plans.
+/// The plans of a device.
 pub(crate) struct Dnn {
-    library: &'static Cudnn,
-    stream: &'static Stream,
-    memory: &'static DeviceMemory,
-    handle: cudnnHandle_t,
-    /// The limit on a plan's workspace in bytes, unless no plan takes less.
-    workspace_limit: usize,
-    /// Plans of earlier processes, unless the cache is off.
-    pub(crate) cache: Option<PlanCache>,
-    /// Where the handle's work goes, as a number; changed by who holds `entries`.
-    target: AtomicUsize,
+    handle: Handle,
     /// Also held during a call: a handle serves one thread at a time.
     entries: Mutex<FxHashMap<Problem, Entry>>,
-}
-
-// SAFETY: handle and descriptors may be used from any thread, one at a time, which the mutex ensures.
-unsafe impl Send for Dnn {}
-// SAFETY: as above.
-unsafe impl Sync for Dnn {}
-
-/// Whether a call failed, or may have failed, because the library had no memory.
-fn lacks_memory<T>(memory: &DeviceMemory, result: &Result<T, Failed>) -> bool {
-    result.as_ref().is_err_and(|failed| match failed.class() {
-        Failure::OutOfMemory => true,
-        Failure::Other => memory.may_lack_memory(),
-        Failure::Unsupported | Failure::Environment => false,
-    })
 }
 
 impl Dnn {
@@ -103,40 +74,12 @@ impl Dnn {
         memory: &'static DeviceMemory,
         info: &DeviceInfo,
     ) -> Result<Dnn> {
-        let mut handle = ptr::null_mut();
-        // SAFETY: writes the handle.
-        let create = || library.check("cudnnCreate", unsafe { (library.create)(&raw mut handle) });
-        let created = memory.with_room(create, |made| lacks_memory(memory, made));
-        let workspace_limit = info.total_memory / WORKSPACE_SHARE;
-        let cache = library.version().and_then(|version| PlanCache::open(version, &info.kind()));
-        let (target, entries) = (AtomicUsize::new(0), Mutex::default());
-        let dnn = Dnn { library, stream, memory, handle, workspace_limit, cache, target, entries };
-        created.and_then(|()| dnn.send_to(stream.raw())).map_err(|failed| dnn.error("this device", failed))?;
-        Ok(dnn)
+        Ok(Dnn { handle: Handle::new(library, stream, memory, info)?, entries: Mutex::default() })
     }
 
-    /// Lets the handle's work go to a stream of the current context that lives as long as the process.
-    fn send_to(&self, stream: CUstream) -> Result<(), Failed> {
-        if self.target.load(Ordering::Relaxed) == stream as usize {
-            return Ok(());
-        }
-        // SAFETY: as described above.
-        self.library.check("cudnnSetStream", unsafe { (self.library.set_stream)(self.handle, stream.cast()) })?;
-        self.target.store(stream as usize, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn with_room<T>(&self, call: impl FnMut() -> Result<T, Failed>) -> Result<T, Failed> {
-        self.memory.with_room(call, |result| lacks_memory(self.memory, result))
-    }
-
-    fn error(&self, problem: &str, failed: Failed) -> Error {
-        let (class, call) = (failed.class(), failed.call);
-        let error = self.library.error(self.memory.device_index(), problem, failed);
-        match class {
-            Failure::OutOfMemory => self.memory.out_of_memory(call, &error.to_string()),
-            _ => error.into(),
-        }
+    /// The state of the cache on disk, unless it is off.
+    pub(crate) fn kept_plans(&self) -> Option<String> {
+        self.handle.kept_plans()
     }
 
     /// Queues a convolution, or reports that the library has none.
@@ -144,9 +87,8 @@ impl Dnn {
     /// # Safety
     /// The addresses are those of tensors as `problem` describes them, in memory that work queued before has written.
     pub(crate) unsafe fn run(&self, problem: &Problem, at: Addresses) -> Result<Outcome> {
-        self.stream.context.bind()?;
         let mut entries = self.entries.lock();
-        self.send_to(self.stream.raw()).map_err(|failed| self.error("this device", failed))?;
+        self.handle.prepare()?;
         if entries.len() >= max_plans() && !entries.contains_key(problem) {
             entries.clear();
         }
@@ -174,7 +116,7 @@ impl Dnn {
             if problem.is_compiled_at_run_time() && !problem.benchmark {
                 return Ok(Outcome::Declined);
             }
-            let mut candidates = Candidates::new(self.library, Target::Handle(self.handle), problem);
+            let mut candidates = Candidates::new(self.handle.library, self.handle.target(), problem);
             if is_timed {
                 self.time_plans(call, entry, &mut candidates)?;
             }
@@ -185,7 +127,7 @@ impl Dnn {
         let Some(used) = queued? else { return self.without_plan(problem, entry) };
         // A plan chosen only because memory was short is not kept; that of a fusion is, if its parts are slower (`settle`).
         if !entry.is_kept && used == 0 && !parts_are_to_be_timed {
-            self.keep(problem, &entry.plans[0]);
+            self.handle.keep(problem, &entry.plans[0]);
         }
         entry.is_kept |= used == 0 || parts_are_to_be_timed;
         Ok(if parts_are_to_be_timed { Outcome::Timed(*problem) } else { Outcome::Queued })
@@ -198,7 +140,7 @@ impl Dnn {
         entry.may_continue = class == Failure::OutOfMemory;
         if problem.fusion.is_some() {
             if !entry.may_continue {
-                let device = self.memory.device_index();
+                let device = self.handle.memory.device_index();
                 let what = match problem.fusion {
                     Some(Conv2dFusion::Bias) => "a convolution and its bias",
                     Some(Conv2dFusion::BiasRelu) => "a convolution, its bias and its ReLU",
@@ -215,13 +157,13 @@ impl Dnn {
     fn no_plan(&self, problem: &Problem, failed: Option<Failed>) -> Error {
         let why = match failed {
             Some(failed) if failed.class() != Failure::Unsupported => {
-                return self.error(&format!("{problem:?}"), failed);
+                return self.handle.error(&format!("{problem:?}"), failed);
             }
             Some(failed) => failed.to_string(),
             None => "its heuristics propose no engine that may be used".into(),
         };
         let reason = format!("cuDNN has no plan for {problem:?}: {why}");
-        Error::unsupported(operation_name(problem), format!("cuda:{}", self.memory.device_index()), reason)
+        Error::unsupported(operation_name(problem), format!("cuda:{}", self.handle.memory.device_index()), reason)
     }
 
     /// Ends the search for a fusion's fastest way: its plan is cached, or dropped if its parts are faster.
@@ -230,27 +172,14 @@ impl Dnn {
         if parts_are_faster {
             entries.insert(*problem, Entry::default());
         } else if let Some(plan) = entries.get(problem).and_then(|entry| entry.plans.first()) {
-            self.keep(problem, plan);
+            self.handle.keep(problem, plan);
         }
     }
 
     /// What is known of a problem at first: the plan in the cache, of an earlier process or built ahead of time.
     fn kept(&self, problem: &Problem) -> Entry {
-        let read = |cache: &PlanCache| {
-            let text = cache.read(problem)?;
-            let plan = Plan::from_text(self.library, Target::Handle(self.handle), problem, &text);
-            plan.map_err(|reason| cache.refuse(problem, reason)).ok()
-        };
-        let plan = self.cache.as_ref().and_then(read);
+        let plan = self.handle.kept(problem);
         Entry { is_kept: plan.is_some(), plans: plan.into_iter().collect(), may_continue: true, ..Entry::default() }
-    }
-
-    fn keep(&self, problem: &Problem, plan: &Plan) {
-        if let Some(cache) = &self.cache
-            && let Ok(text) = plan.text()
-        {
-            cache.write(problem, &text);
-        }
     }
 
     /// Queues the best plan that there is memory for and that the library accepts; returns its index, or `None` if there
@@ -270,7 +199,7 @@ impl Dnn {
                 i += 1;
                 continue;
             }
-            let workspace = match self.memory.block(plan.workspace) {
+            let workspace = match self.handle.memory.block(plan.workspace) {
                 Ok(workspace) => workspace,
                 Err(error) => {
                     lacking = Some((plan.workspace, error));
@@ -279,8 +208,8 @@ impl Dnn {
                 }
             };
             self.clear_sums(call)?;
-            match self.with_room(|| self.queue(call, plan, &workspace)) {
-                Ok(()) => return self.stream.queued(operation_name(call.problem)).map(|()| Some(i)),
+            match self.handle.with_room(|| self.queue(call, plan, &workspace)) {
+                Ok(()) => return self.handle.stream.queued(operation_name(call.problem)).map(|()| Some(i)),
                 Err(failed) => {
                     entry.plans.remove(i);
                     self.note(call, entry, failed)?;
@@ -299,7 +228,7 @@ impl Dnn {
             count += 1;
         }
         // SAFETY: who made the call vouches for the addresses, and the workspace is that of this plan.
-        unsafe { plan.execute(self.handle, &uids[..count], &addresses[..count], workspace.address()) }
+        unsafe { plan.execute(self.handle.raw(), &uids[..count], &addresses[..count], workspace.address()) }
     }
 
     /// Clears the channel sums of a fusion: the library's documentation does not say whether it adds to them.
@@ -309,15 +238,15 @@ impl Dnn {
         }
         let bytes = problem.x[1] * problem.sums_dtype().size();
         // SAFETY: who made the call vouches that the sums are there, one for each channel of the input.
-        unsafe { self.stream.fill_bytes(at.bias, 0, bytes) }
+        unsafe { self.handle.stream.fill_bytes(at.bias, 0, bytes) }
     }
 
     /// Records why a plan cannot be used. Failures that no other plan could avoid are returned at once: a broken
     /// installation, or an earlier failure on the stream.
     fn note(&self, call: &Call, entry: &mut Entry, failed: Failed) -> Result<()> {
         match failed.class() {
-            Failure::Environment => return Err(self.error(&format!("{:?}", call.problem), failed)),
-            Failure::Other => self.stream.check_health()?,
+            Failure::Environment => return Err(self.handle.error(&format!("{:?}", call.problem), failed)),
+            Failure::Other => self.handle.stream.check_health()?,
             Failure::Unsupported | Failure::OutOfMemory => {}
         }
         entry.reason = Some(failed);
@@ -330,7 +259,7 @@ impl Dnn {
         // One that takes more than the limit is used if there is no other.
         let mut large = None;
         loop {
-            let candidate = match self.with_room(|| candidates.next().transpose()) {
+            let candidate = match self.handle.with_room(|| candidates.next().transpose()) {
                 Ok(Some(candidate)) => candidate,
                 Ok(None) => break,
                 Err(failed) => {
@@ -342,8 +271,8 @@ impl Dnn {
             if candidate.engine.is_compiled_at_run_time() && !call.problem.benchmark {
                 continue;
             }
-            match self.with_room(|| candidate.plan(Target::Handle(self.handle))) {
-                Ok(plan) if plan.workspace > self.workspace_limit => large = Some(plan),
+            match self.handle.with_room(|| candidate.plan(self.handle.target())) {
+                Ok(plan) if plan.workspace > self.handle.workspace_limit => large = Some(plan),
                 Ok(plan) => {
                     entry.plans.push(plan);
                     return Ok(true);
@@ -376,9 +305,9 @@ impl Dnn {
     /// How many milliseconds a plan's second run takes; infinity if there is no memory for it. Both runs write the same,
     /// apart from sums, which the caller computes once more.
     fn time(&self, call: &Call, plan: &Plan) -> Result<Result<f32, Failed>> {
-        let Ok(workspace) = self.memory.block(plan.workspace) else { return Ok(Ok(f32::INFINITY)) };
+        let Ok(workspace) = self.handle.memory.block(plan.workspace) else { return Ok(Ok(f32::INFINITY)) };
         let run = || self.queue(call, plan, &workspace);
-        let timer = Timer::new(self.stream)?;
+        let timer = Timer::new(self.handle.stream)?;
         self.clear_sums(call)?;
         let first = run();
         timer.start()?;

@@ -4,6 +4,10 @@
 use cudarc::cudnn::sys::{
     cudnnBackendAttributeName_t::{self as Name, *},
     cudnnBackendDescriptorType_t::{self as Kind, *},
+    cudnnBackendNumericalNote_t::{
+        CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS, CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC,
+        CUDNN_NUMERICAL_NOTE_TENSOR_CORE,
+    },
     cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION,
     cudnnDataType_t, cudnnHandle_t,
     cudnnPointwiseMode_t::{self, CUDNN_POINTWISE_ADD, CUDNN_POINTWISE_RELU_BWD, CUDNN_POINTWISE_RELU_FWD},
@@ -12,11 +16,12 @@ use cudarc::cudnn::sys::{
 };
 use kiln_backend::{Conv2dDirection, DType};
 
-use super::{
-    descriptor::Descriptor,
-    problem::{Problem, Step},
-};
+use super::problem::{Problem, Step};
 use crate::{
+    cudnn::{
+        descriptor::Descriptor,
+        plan::{Computation, Engine},
+    },
     library_dtypes::convolution_type,
     libs::{Cudnn, Failed},
 };
@@ -162,8 +167,21 @@ impl Builder<'_> {
     }
 }
 
-/// The graph of a problem for the device of `handle`, or without a handle for a described device.
-pub(crate) fn operation_graph(
+impl Computation for Problem {
+    fn graph(&self, library: &'static Cudnn, handle: Option<cudnnHandle_t>) -> Result<Descriptor, Failed> {
+        operation_graph(library, handle, self)
+    }
+
+    fn fits(&self, engine: &Engine) -> bool {
+        // Tensor cores round factors of `f32` to TensorFloat-32, and some engines round them to half precision.
+        let rounds_factors = engine.is(CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS)
+            || !self.tf32 && engine.is(CUDNN_NUMERICAL_NOTE_TENSOR_CORE);
+        let varies = engine.is(CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC);
+        !(self.dtype == DType::F32 && rounds_factors || self.deterministic && varies)
+    }
+}
+
+fn operation_graph(
     library: &'static Cudnn,
     handle: Option<cudnnHandle_t>,
     problem: &Problem,

@@ -1,5 +1,4 @@
-//! Convolution plans for a device that is given by a description and need not exist: cuDNN 9.8 and later creates them
-//! without a GPU. Tests ask NVIDIA's library which plans it has for each convolution, and `examples/compile_plans.rs`
+//! Plans for a device that is given by a description and need not exist: cuDNN 9.8 and later creates them without a GPU. Tests ask NVIDIA's library which plans it has for each convolution, and `examples/compile_plans.rs`
 //! builds plans ahead of time.
 
 pub mod devices;
@@ -15,10 +14,11 @@ use cudarc::cudnn::sys::{
 use kiln_backend::Conv2dCall;
 
 use crate::{
-    conv::{
+    attention::problem::Problem as AttentionProblem,
+    conv::problem::{Addresses, Problem},
+    cudnn::{
         descriptor::Descriptor,
-        plan::{Candidates, Plan, Target},
-        problem::{Addresses, Problem},
+        plan::{Candidates, Computation, Plan, Target},
     },
     image_format::Format,
     libs::Cudnn,
@@ -104,6 +104,18 @@ impl DescribedDevice {
     /// # Errors
     /// If a call fails for a reason other than that something is unsupported.
     pub fn plans(&self, problem: &Problem) -> Result<Planned, String> {
+        self.plans_of(problem)
+    }
+
+    /// [`plans`](DescribedDevice::plans) for attention.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn plans_of_attention(&self, problem: &AttentionProblem) -> Result<Planned, String> {
+        self.plans_of(problem)
+    }
+
+    fn plans_of(&self, problem: &dyn Computation) -> Result<Planned, String> {
         let mut candidates = Candidates::new(self.library, self.target(), problem);
         let mut planned = Planned::default();
         let mut refused = None;
@@ -131,6 +143,18 @@ impl DescribedDevice {
     /// # Errors
     /// If there is none: the reason, in the library's words.
     pub fn build(&self, problem: &Problem) -> Result<(Vec<u8>, String), String> {
+        self.build_of(problem)
+    }
+
+    /// [`build`](DescribedDevice::build) for attention.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn build_attention(&self, problem: &AttentionProblem) -> Result<(Vec<u8>, String), String> {
+        self.build_of(problem)
+    }
+
+    fn build_of(&self, problem: &dyn Computation) -> Result<(Vec<u8>, String), String> {
         let mut candidates = Candidates::new(self.library, self.target(), problem);
         let mut list: Vec<_> = candidates.by_ref().collect::<Result<_, _>>().map_err(|failed| failed.to_string())?;
         list.sort_by_key(|candidate| candidate.engine.is_compiled_at_run_time());

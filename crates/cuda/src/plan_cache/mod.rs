@@ -9,7 +9,7 @@
 mod file;
 
 use std::{
-    env, fs,
+    env, fmt, fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
     time::SystemTime,
@@ -17,15 +17,16 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::conv::problem::Problem;
-
 /// The variable that names the folder; 0 or an empty value turns the cache off.
 const VARIABLE: &str = "KILN_PLAN_CACHE";
 /// The most files per device. Beyond that the oldest quarter is removed.
 const MAX_FILES: usize = 4096;
 /// A hash of the code that creates the graphs of problems: plans of graphs that were created differently are not found.
-const GRAPHS: u64 =
-    file::fnv1a(file::fnv1a(0, include_bytes!("../conv/graph.rs")), include_bytes!("../library_dtypes.rs"));
+const GRAPHS: u64 = {
+    let of_convolutions = file::fnv1a(0, include_bytes!("../conv/graph.rs"));
+    let of_attention = file::fnv1a(of_convolutions, include_bytes!("../attention/graph.rs"));
+    file::fnv1a(of_attention, include_bytes!("../library_dtypes.rs"))
+};
 
 /// The properties of a device that plans depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,14 +101,14 @@ impl PlanCache {
         }
     }
 
-    fn entry(&self, problem: &Problem) -> (PathBuf, String) {
+    fn entry(&self, problem: &dyn fmt::Debug) -> (PathBuf, String) {
         let key = format!("{}{problem:?}", self.key);
         (self.folder.join(format!("{:016x}.plan", file::fnv1a(0, key.as_bytes()))), key)
     }
 
     /// The text of a problem's plan, if there is a valid file for it.
     #[must_use]
-    pub fn read(&self, problem: &Problem) -> Option<Vec<u8>> {
+    pub fn read(&self, problem: &dyn fmt::Debug) -> Option<Vec<u8>> {
         let (path, key) = self.entry(problem);
         match file::read(&path, &key) {
             Ok(text) => {
@@ -122,7 +123,7 @@ impl PlanCache {
     }
 
     /// Records that the library refused a plan that was read.
-    pub(crate) fn refuse(&self, problem: &Problem, reason: String) {
+    pub(crate) fn refuse(&self, problem: &dyn fmt::Debug, reason: String) {
         self.read.fetch_sub(1, Ordering::Relaxed);
         self.note(&self.entry(problem).0, reason);
     }
@@ -133,7 +134,7 @@ impl PlanCache {
     }
 
     /// Stores a plan. After a failure nothing more is written.
-    pub fn write(&self, problem: &Problem, text: &[u8]) {
+    pub fn write(&self, problem: &dyn fmt::Debug, text: &[u8]) {
         let mut state = self.state.lock();
         if state.given_up.is_some() {
             return;
@@ -202,7 +203,7 @@ mod tests {
     use kiln_backend::{Conv2d, Conv2dDirection, DType};
 
     use super::*;
-    use crate::image_format::Format;
+    use crate::{conv::problem::Problem, image_format::Format};
 
     fn device() -> DeviceKind {
         DeviceKind { name: "A device / of 3".into(), compute_capability: (9, 0), multiprocessors: 132 }

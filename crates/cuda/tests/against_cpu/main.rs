@@ -3,6 +3,7 @@
 //! Needs a device: a GPU, or the simulated one. Without a device the tests pass, unless `KILN_REQUIRE_DEVICE` is set.
 
 mod alignment;
+mod attention;
 mod basics;
 mod convolution;
 mod elementwise;

@@ -1,5 +1,5 @@
-//! Asks NVIDIA's own cuDNN, on a machine without a GPU, whether it has a plan for each convolution that Kiln would run
-//! on devices given by their descriptions: the code that builds Kiln's graphs, against the library from PyPI (`pip
+//! Asks NVIDIA's own cuDNN, on a machine without a GPU, whether it has a plan for each convolution, and for attention, that Kiln
+//! would run on devices given by their descriptions: the code that builds Kiln's graphs, against the library from PyPI (`pip
 //! install nvidia-cudnn-cu13 nvidia-cublas nvidia-cuda-nvrtc`), which is looked for as at run time.
 //!
 //! Its choices are recorded in `table.txt`, so that another version, or another graph, shows as a difference.
@@ -8,6 +8,7 @@
 //! failures.
 #![cfg(target_os = "linux")]
 
+mod attention;
 #[path = "../../../../tests/support/checkout.rs"]
 mod checkout;
 mod networks;
@@ -45,7 +46,7 @@ const PRECISIONS: [(&str, DType, bool); 5] = [
 const LEGEND: &str = "\
 The first engine that can be finalized for each convolution of a network, by their number, with the notes that it has, and
 the most memory that one of them takes aside. T: tensor cores, D: rounds its inputs, R: adds in reduced precision, F: FFT,
-N: adds in any order, W: Winograd, C: compiled at run time, and but for one layer only named.
+N: adds in any order, W: Winograd, C: compiled at run time, and but for one layer, and attention of one size, only named.
 ";
 
 /// A direction, and what is fused to it.
@@ -156,6 +157,7 @@ fn rows(device: &DescribedDevice, key: &str) -> Rows {
         }
     }
     compiled_rows(device, &mut rows);
+    attention::rows(device, key, &mut rows, &mut missing);
     (rows, missing)
 }
 

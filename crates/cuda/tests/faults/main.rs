@@ -4,6 +4,7 @@
 //! The simulator injects the faults (`cargo sim test -p kiln-cuda --features kernels --test faults`); on a GPU nothing
 //! fails on demand, and the tests pass without doing anything. Each runs a `child` of this program.
 
+mod attention;
 #[path = "../child/mod.rs"]
 mod child;
 mod convolutions;

@@ -6,7 +6,7 @@ mod kernel;
 mod mask;
 
 use extents::Extents;
-use kiln_backend::{DType, Error, MAX_RANK, Result};
+use kiln_backend::{AttentionCall, DType, Error, MAX_RANK, Result};
 use kiln_derive::located;
 use smallvec::SmallVec;
 
@@ -68,7 +68,8 @@ impl Tensor {
     /// The whole score matrix is never held: the forward and backward passes process it in blocks, and the
     /// backward pass recomputes them (as in Dao, 2023). If the mask requires gradients, or a trace is made for
     /// an exporter, the plain operations are used instead. On the CPU, half precision is computed in `f32` and rounded
-    /// once.
+    /// once. On CUDA devices, half precision without a mask, other than `is_causal`, and without dropout is computed by cuDNN
+    /// where it can.
     ///
     /// # Errors
     /// If the operands are not of one floating-point dtype on one device, their shapes do not fit, both a mask and
@@ -98,7 +99,16 @@ impl Tensor {
         }
         let wants_mask = mask.is_some_and(Tensor::requires_grad);
         let plain = wants_mask || is_tracing();
-        let fused = !plain && dropout < 1.0 && self.device().backend()?.has_attention();
+        let extent = |t: &Tensor, from_end: usize| t.dims().iter().rev().nth(from_end).copied().unwrap_or(0);
+        let call = AttentionCall {
+            dtype: self.dtype(),
+            queries: extent(self, 1),
+            keys: extent(key, 1),
+            features: [extent(self, 0), extent(value, 0)],
+            is_masked: mask.is_some(),
+            has_dropout: dropout > 0.0,
+        };
+        let fused = !plain && dropout < 1.0 && self.device().backend()?.has_attention(&call);
         // The kernel reads a head of keys for all its heads of queries.
         let groups = if enable_gqa { Some((self.key_heads(key)?, self.key_heads(value)?)) } else { None };
         let shared = groups.filter(|(keys, values)| fused && keys == values).map(|(keys, _)| keys);
@@ -117,12 +127,14 @@ impl Tensor {
         let q = shapes.four(self, shapes.heads, shapes.queries)?;
         let (k, v) = (shapes.four(key, heads, shapes.keys)?, shapes.four(value, heads, shapes.keys)?);
         let plan = Plan { extents: shapes, is_causal, dropout, scale };
-        let out = if plain {
-            plan.plain(&q, &k, &v, mask.as_ref())?
-        } else if fused {
-            plan.fused(&q, &k, &v, mask)?
-        } else {
-            plan.blocked(&q, &k, &v, mask, plan.blocks(block_elements(self.device())))?
+        let by_kernel = if fused { plan.fused(&q, &k, &v, mask.clone())? } else { None };
+        let out = match by_kernel {
+            Some(out) => out,
+            None if plain => plan.plain(&q, &k, &v, mask.as_ref())?,
+            None => {
+                let (k, v) = (plan.with_all_heads(&k)?, plan.with_all_heads(&v)?);
+                plan.blocked(&q, &k, &v, mask, plan.blocks(block_elements(self.device())))?
+            }
         };
         let mut dims: SmallVec<[usize; MAX_RANK]> = SmallVec::from_slice(&plan.extents.batch);
         dims.extend([plan.extents.queries, plan.extents.values]);
@@ -158,6 +170,12 @@ struct Plan {
 }
 
 impl Plan {
+    /// Keys or values with a head for each of the queries'.
+    fn with_all_heads(&self, t: &Tensor) -> Result<Tensor> {
+        let (heads, groups) = (self.extents.heads, t.dims()[1]);
+        if groups == heads { Ok(t.clone()) } else { t.repeat_interleave(heads / groups, 1) }
+    }
+
     /// Computes attention by operations on whole tensors.
     fn plain(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
         let Extents { queries, keys, .. } = self.extents;

@@ -139,7 +139,7 @@ impl Plan {
         }
     }
 
-    fn gradients(
+    pub(super) fn gradients(
         &self,
         [q, k, v]: [&Tensor; 3],
         mask: Option<&Mask>,

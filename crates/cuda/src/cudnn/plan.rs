@@ -1,4 +1,4 @@
-//! cuDNN's plans for a problem: the heuristics' proposals, which of them may be used, and how they are executed.
+//! cuDNN's plans for a computation: the heuristics' proposals, which of them may be used, and how they are executed.
 
 use std::{collections::VecDeque, ffi::c_void, fmt};
 
@@ -10,14 +10,18 @@ use cudarc::cudnn::sys::{
     cudnnBackendNumericalNote_t::{self, *},
     cudnnHandle_t,
 };
-use kiln_backend::DType;
 
-use super::{
-    descriptor::{BehaviorNote, Descriptor, NumericalNote, Raw, Value},
-    graph::operation_graph,
-    problem::Problem,
-};
+use super::descriptor::{BehaviorNote, Descriptor, NumericalNote, Raw, Value};
 use crate::libs::{Cudnn, Failed, Failure};
+
+/// What the library is asked to compute. Its `Debug` text is the key of a plan on disk.
+pub(crate) trait Computation: fmt::Debug {
+    /// The operation graph for the device of `handle`, or without a handle for a described device.
+    fn graph(&self, library: &'static Cudnn, handle: Option<cudnnHandle_t>) -> Result<Descriptor, Failed>;
+
+    /// Whether an engine's results have the precision and determinism that are required.
+    fn fits(&self, engine: &Engine) -> bool;
+}
 
 /// The device that plans are made for.
 #[derive(Clone, Copy)]
@@ -49,22 +53,13 @@ impl Engine {
         })
     }
 
-    fn is(&self, note: cudnnBackendNumericalNote_t) -> bool {
+    pub(crate) fn is(&self, note: cudnnBackendNumericalNote_t) -> bool {
         self.numerical.contains(&NumericalNote(note as u32))
     }
 
     /// Whether it is compiled when its plan is finalized, which takes up to seconds.
     pub(crate) fn is_compiled_at_run_time(&self) -> bool {
         self.behavior.contains(&BehaviorNote(CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION as u32))
-    }
-
-    /// Whether its results have the precision and determinism that `problem` requires.
-    fn fits(&self, problem: &Problem) -> bool {
-        // Tensor cores round factors of `f32` to TensorFloat-32, and some engines round them to half precision.
-        let rounds_factors = self.is(CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS)
-            || !problem.tf32 && self.is(CUDNN_NUMERICAL_NOTE_TENSOR_CORE);
-        let varies = self.is(CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC);
-        !(problem.dtype == DType::F32 && rounds_factors || problem.deterministic && varies)
     }
 }
 
@@ -85,13 +80,13 @@ pub(crate) struct Candidate {
     pub(crate) engine: Engine,
 }
 
-/// The heuristics' proposals that fit a problem, best first: those of heuristic A, among which engines that accumulate
+/// The heuristics' proposals that fit a computation, best first: those of heuristic A, among which engines that accumulate
 /// in reduced precision come last, and then the fallback engines, which support almost every problem. A heuristic is
 /// asked when its proposals are needed.
 pub(crate) struct Candidates<'a> {
     library: &'static Cudnn,
     target: Target<'a>,
-    problem: &'a Problem,
+    problem: &'a dyn Computation,
     /// The heuristics that have not been asked yet.
     modes: &'static [cudnnBackendHeurMode_t],
     list: VecDeque<Candidate>,
@@ -100,7 +95,7 @@ pub(crate) struct Candidates<'a> {
 }
 
 impl<'a> Candidates<'a> {
-    pub(crate) fn new(library: &'static Cudnn, target: Target<'a>, problem: &'a Problem) -> Candidates<'a> {
+    pub(crate) fn new(library: &'static Cudnn, target: Target<'a>, problem: &'a dyn Computation) -> Candidates<'a> {
         let modes = &[CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK];
         Candidates { library, target, problem, modes, list: VecDeque::new(), reason: None }
     }
@@ -117,7 +112,7 @@ impl<'a> Candidates<'a> {
             Target::Handle(handle) => (Some(handle), heuristic),
             Target::Described(device) => (None, heuristic.set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, &[device.raw()])?),
         };
-        let graph = operation_graph(library, handle, problem)?;
+        let graph = problem.graph(library, handle)?;
         let heuristic = heuristic
             .set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, &[graph.raw()])?
             .set(CUDNN_ATTR_ENGINEHEUR_MODE, &[mode])?
@@ -126,7 +121,7 @@ impl<'a> Candidates<'a> {
         let configs = heuristic.descriptors(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, most)?;
         let with_engine = |config: Descriptor| Ok(Candidate { engine: Engine::of(&config)?, config });
         let mut list = configs.into_iter().map(with_engine).collect::<Result<Vec<_>, _>>()?;
-        list.retain(|candidate| candidate.engine.fits(problem));
+        list.retain(|candidate| problem.fits(&candidate.engine));
         list.sort_by_key(|candidate| candidate.engine.is(CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION));
         Ok(list)
     }
@@ -185,12 +180,12 @@ impl Plan {
     pub(crate) fn from_text(
         library: &'static Cudnn,
         target: Target,
-        problem: &Problem,
+        problem: &dyn Computation,
         text: &[u8],
     ) -> Result<Plan, String> {
         let plan = Plan::new(library, target, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, text);
         let plan = plan.map_err(|failed| failed.to_string())?;
-        if plan.engine.fits(problem) { Ok(plan) } else { Err(format!("{} rounds or adds otherwise", plan.engine)) }
+        if problem.fits(&plan.engine) { Ok(plan) } else { Err(format!("{} rounds or adds otherwise", plan.engine)) }
     }
 
     /// The library's text of it, from which it can be restored.
