@@ -1,4 +1,5 @@
-//! Plans for a device that is given by a description and need not exist: cuDNN 9.8 and later creates them without a GPU. Tests ask NVIDIA's library which plans it has for each convolution, and `examples/compile_plans.rs`
+//! Plans for a device that is given by a description and need not exist: cuDNN 9.8 and later creates them without a GPU.
+//! Tests ask NVIDIA's library which plans it has for each convolution and for attention, and `examples/compile_plans.rs`
 //! builds plans ahead of time.
 
 pub mod devices;

@@ -1,4 +1,4 @@
-//! WindowFunction functions of signal processing: `hann`, `hamming`, `kaiser`, ….
+//! Window functions of signal processing: Hann, Hamming, Kaiser, ….
 
 use std::f64::consts::{PI, SQRT_2};
 

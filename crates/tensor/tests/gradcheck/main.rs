@@ -1,5 +1,6 @@
 //! First and second derivatives of every differentiable operation against finite differences, and in each memory layout
-//! of its operands against those of contiguous ones. Each operation of `op_table` is a separate test, which fails if no line here checks it.
+//! of its operands against those of contiguous ones. Each operation of `op_table` is a separate test, which fails if no
+//! line here checks it.
 
 #[path = "../common/mod.rs"]
 mod common;
