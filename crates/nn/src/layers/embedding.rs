@@ -178,9 +178,13 @@ impl EmbeddingBag {
         offsets: Option<&Tensor>,
         per_sample_weights: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let (mode, padding_idx, include_last_offset) = (self.mode, self.padding_idx, self.include_last_offset);
-        let options = BagOptions { mode, padding_idx, per_sample_weights, include_last_offset };
-        self.hooks.run(self, indices, |indices| self.weight.embedding_bag(indices, offsets, &options))
+        self.hooks.run(self, indices, |indices| self.look_up(indices, offsets, per_sample_weights))
+    }
+
+    fn look_up(&self, indices: &Tensor, offsets: Option<&Tensor>, weights: Option<&Tensor>) -> Result<Tensor> {
+        let EmbeddingBag { mode, padding_idx, include_last_offset, .. } = *self;
+        let options = BagOptions { mode, padding_idx, per_sample_weights: weights, include_last_offset };
+        self.weight.embedding_bag(indices, offsets, &options)
     }
 
     fn describe(&self) -> String {
@@ -197,8 +201,6 @@ impl EmbeddingBag {
 #[located(module)]
 impl Module for EmbeddingBag {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (mode, padding_idx, include_last_offset) = (self.mode, self.padding_idx, self.include_last_offset);
-        let options = BagOptions { mode, padding_idx, per_sample_weights: None, include_last_offset };
-        self.weight.embedding_bag(x, None, &options)
+        self.look_up(x, None, None)
     }
 }

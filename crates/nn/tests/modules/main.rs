@@ -1,5 +1,5 @@
-//! Modules against PyTorch's own module tests (module_db), or samples of ours where it has none: how they print, names, outputs, gradients of inputs and
-//! parameters, updated buffers. `tests/golden/make_modules.py` generates the samples.
+//! Modules against PyTorch's own module tests (module_db), or samples of ours where it has none: how they print, names,
+//! outputs, gradients of inputs and parameters, updated buffers. `tests/golden/make_modules.py` generates the samples.
 //!
 //! The samples in the repository are one of each form. All samples of all of PyTorch's modules are counted by
 //!
