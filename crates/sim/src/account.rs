@@ -23,9 +23,11 @@ pub struct Entry {
     pub name: String,
     /// What it is: `kernel`, `product`, `convolution`, `attention`, `attention_grad`, `collective`, `copy` or `fill`.
     pub kind: &'static str,
+    /// Blocks along each axis.
     pub grid: [u32; 3],
-    /// What it read before it wrote it, and what it wrote, without a library's workspace.
+    /// What it read before it wrote it, without a library's workspace.
     pub reads: Vec<Range>,
+    /// What it wrote, without a library's workspace.
     pub writes: Vec<Range>,
     /// Bytes of a library's workspace.
     pub aside: u64,
@@ -43,7 +45,7 @@ fn distinct(ranges: &[Range]) -> u64 {
 }
 
 /// What of a range comes before another range, and what after: a range may go on from a result into the workspace.
-fn around(range: Range, hole: Range) -> impl Iterator<Item = Range> {
+pub fn around(range: Range, hole: Range) -> impl Iterator<Item = Range> {
     let before = Range { end: range.end.min(hole.begin), ..range };
     let after = Range { begin: range.begin.max(hole.end), ..range };
     [before, after].into_iter().filter(|part| part.begin < part.end)
@@ -187,51 +189,4 @@ pub fn moved_and_least(entries: &[Entry]) -> (u64, u64) {
     values.0.iter().filter(|(_, value)| !value.readers.is_empty()).for_each(|(begin, value)| end(*begin, value));
     let moved: u64 = entries.iter().map(|entry| entry.read() + entry.written()).sum();
     (moved, moved - saved)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(name: &str, reads: &[(u64, u64)], writes: &[(u64, u64)]) -> Entry {
-        let ranges = |all: &[(u64, u64)]| all.iter().map(|&(begin, end)| Range { begin, end }).collect();
-        let (reads, writes) = (ranges(reads), ranges(writes));
-        Entry { name: name.into(), kind: "kernel", grid: [1; 3], reads, writes, aside: 0, flops: 0, data: "" }
-    }
-
-    #[test]
-    fn what_one_launch_could_keep_to_itself_need_not_be_moved() {
-        let conv = entry("conv", &[(0, 100)], &[(100, 200)]);
-        let relu = entry("unary_relu_f32", &[(100, 200)], &[(100, 200)]);
-        let pool = entry("max_pool_packed", &[(100, 200)], &[(200, 225)]);
-        // ReLU could be part of the convolution or of the pooling, and this of the two together.
-        assert_eq!(moved_and_least(&[conv.clone(), relu.clone(), pool.clone()]), (525, 125));
-        // A library computes what its engines do, and reads its operands from memory.
-        let library = |entry: &Entry| Entry { kind: "convolution", ..entry.clone() };
-        assert_eq!(moved_and_least(&[library(&conv), relu.clone(), library(&pool)]), (525, 325));
-        let gradient = entry("relu_bias_grad_packed_along_f32", &[(100, 200)], &[(100, 200)]);
-        assert_eq!(moved_and_least(&[library(&conv), gradient, library(&pool)]), (525, 525));
-        // Two readers: the value is needed.
-        let twice = [conv.clone(), pool.clone(), entry("unary_exp_f32", &[(100, 200)], &[(300, 400)])];
-        assert_eq!(moved_and_least(&twice), (525, 525));
-        // Half of it is read by two.
-        let half = [conv.clone(), entry("norm", &[(100, 150)], &[]), entry("copy_same", &[(100, 200)], &[(300, 400)])];
-        assert_eq!(moved_and_least(&half), (450, 350));
-        // What nobody reads before it is overwritten; what is there at the end may be read later.
-        assert_eq!(moved_and_least(&[conv.clone(), conv]), (400, 300));
-        // A fill, and a value that somebody reads from before.
-        assert_eq!(moved_and_least(&[entry("fill_f32", &[], &[(0, 8)]), entry("sum", &[(0, 8)], &[(8, 12)])]), (20, 4));
-        assert_eq!(moved_and_least(&[relu]), (200, 200));
-        // A result beside a workspace, before it and after it.
-        let parts = |range: (u64, u64)| {
-            let [range, hole] = [range, (10, 20)].map(|(begin, end)| Range { begin, end });
-            around(range, hole).map(|part| (part.begin, part.end)).collect::<Vec<_>>()
-        };
-        assert_eq!(parts((0, 20)), [(0, 10)]);
-        assert_eq!(parts((5, 30)), [(5, 10), (20, 30)]);
-        assert_eq!(parts((10, 20)), []);
-        assert_eq!(parts((30, 40)), [(30, 40)]);
-        // Ranges that lie over each other count once.
-        assert_eq!(entry("x", &[(0, 10), (5, 15), (20, 25)], &[]).read(), 20);
-    }
 }

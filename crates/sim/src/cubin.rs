@@ -145,34 +145,3 @@ fn attributes(info: &[u8]) -> Result<Vec<(u8, &[u8])>, Invalid> {
     }
     Ok(found)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cubins_of_both_releases_of_the_format_are_read() {
-        for (file, arch, toolkit) in [
-            (&include_bytes!("../tests/cubins/sm_80.cuda12.cubin")[..], 80, 129),
-            (include_bytes!("../tests/cubins/sm_80.cuda13.cubin"), 80, 135),
-            (include_bytes!("../tests/cubins/sm_90.cuda13.cubin"), 90, 135),
-        ] {
-            let cubin = parse(file).unwrap();
-            assert_eq!((cubin.arch, cubin.toolkit, cubin.entries.len()), (arch, toolkit, 3));
-            let entry = |name: &str| cubin.entries[name].clone();
-            assert_eq!(entry("t_fill_f32"), Entry { parameters: vec![8, 4, 8], ..Entry::default() });
-            assert_eq!(entry("t_axpy_f32").parameters, [8, 8, 4, 24]);
-            assert_eq!(entry("t_reverse_f32"), Entry { parameters: vec![8, 8], max_threads: Some(64), shared: 256 });
-            // SAFETY: a whole file.
-            let whole = unsafe { bytes(file.as_ptr().cast()) }.unwrap();
-            assert_eq!(whole.len(), file.len());
-            for cut in [4, 20, 63, 64, 1000, file.len() - 500] {
-                assert_eq!(parse(&file[..cut]).unwrap_err(), Invalid, "{cut} bytes");
-            }
-        }
-        assert_eq!(
-            parse(b"\x7fELF of another machine, which has enough bytes for a header of its own").unwrap_err(),
-            Invalid
-        );
-    }
-}

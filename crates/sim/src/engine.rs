@@ -26,7 +26,9 @@ struct Table {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
+    /// The first one.
     pub begin: u64,
+    /// The one after the last.
     pub end: u64,
 }
 

@@ -57,27 +57,3 @@ impl Intervals {
         (reach < range.end).then_some(reach)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn range(begin: u64, end: u64) -> Range {
-        Range { begin, end }
-    }
-
-    #[test]
-    fn ranges_join_and_split() {
-        let mut set = Intervals::default();
-        assert_eq!(set.gap(range(3, 5)), Some(3));
-        for (begin, end) in [(10, 20), (30, 40), (20, 30), (12, 18), (5, 11)] {
-            set.insert(range(begin, end));
-        }
-        assert_eq!((set.0.len(), set.gap(range(5, 40))), (1, None));
-        assert_eq!((set.gap(range(5, 41)), set.gap(range(4, 6))), (Some(40), Some(4)));
-        set.remove(range(15, 25));
-        assert_eq!((set.gap(range(5, 40)), set.gap(range(25, 40)), set.gap(range(14, 15))), (Some(15), None, None));
-        set.remove(range(0, 100));
-        assert_eq!(set.gap(range(30, 31)), Some(30));
-    }
-}

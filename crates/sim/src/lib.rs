@@ -87,3 +87,17 @@ pub use report::{Counts, Finding, Window};
 pub use status::{Status, error_codes};
 #[cfg(feature = "device")]
 pub use testing::Session;
+
+/// What tests look at by itself. They are no unit tests, since those would compile the library once more, which takes longer
+/// than all of them.
+#[cfg(feature = "device")]
+#[doc(hidden)]
+pub mod parts {
+    pub use crate::account::{Entry as Moved, around, moved_and_least};
+    pub use crate::blas::kernel::product;
+    pub use crate::cubin::{Invalid as InvalidCubin, bytes as cubin_bytes, parse as parse_cubin};
+    pub use crate::delays::parse as parse_delays;
+    pub use crate::engine::Range;
+    pub use crate::intervals::Intervals;
+    pub use crate::ptx::{Entry as PtxEntry, Error as PtxError, parse as parse_ptx};
+}

@@ -394,21 +394,3 @@ fn read<T: std::str::FromStr>(name: &str, into: &mut T) {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn refusals_are_read() {
-        let list: Vec<Refused> = ["fused:1=5000", "data", "any=3"].into_iter().filter_map(Refused::read).collect();
-        assert_eq!(list.len(), 3);
-        assert_eq!(Refused::find(&list, "fused", 1, 3000), Some(5000));
-        assert_eq!(Refused::find(&list, "data", 7, 3000), Some(3000));
-        assert_eq!(Refused::find(&list, "fused", 2, 3000), Some(3));
-        assert_eq!(Refused::find(&list[..2], "fused", 2, 3000), None);
-        for entry in ["", ":1", "data:x", "data=", "=5"] {
-            assert_eq!(Refused::read(entry), None, "{entry}");
-        }
-    }
-}

@@ -122,29 +122,3 @@ fn shared_variables(text: &str) -> Vec<(String, u32)> {
         })
         .collect()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TEXT: &str = "// Generated\n.version 7.8\n.target sm_80, debug\n.address_size 64\n\
-        .shared .align 4 .b8 outer[128];\n.extern .shared .align 16 .b8 tile[];\n\
-        .visible .entry one(\n\t.param .u64 one_param_0,\n\t.param .align 8 .b8 one_param_1[40],\n\t.param .f32 x\n)\n\
-        .maxntid 256, 1, 1\n{\n\t.shared .align 4 .b8 inner[64];\n\tmov.u64 %rd1, outer;\n\tret;\n}\n\
-        .visible .entry two()\n{\n\tret;\n}\n";
-
-    #[test]
-    fn entries_parameters_and_shared_memory() {
-        let ptx = parse(TEXT).unwrap();
-        assert_eq!((ptx.version, ptx.target, ptx.entries.len()), (78, 80, 2));
-        assert_eq!(ptx.entries["one"], Entry { parameters: vec![8, 40, 4], max_threads: Some(256), shared: 192 });
-        assert_eq!(ptx.entries["two"], Entry::default());
-    }
-
-    #[test]
-    fn what_is_no_ptx_says_so() {
-        assert_eq!(parse("\x7fELF").unwrap_err(), Error::NotPtx);
-        assert_eq!(parse(".version x\n.target sm_80").unwrap_err(), Error::Invalid);
-        assert_eq!(parse(".version 7.0\n.target sm_80\n.entry broken(").unwrap_err(), Error::Invalid);
-    }
-}

@@ -66,23 +66,3 @@ pub fn product([m, n, k]: [usize; 3], a: impl Fn(usize, usize) -> f64, b: impl F
     }
     out
 }
-
-#[cfg(test)]
-mod tests {
-    use super::product;
-
-    #[test]
-    fn odd_extents() {
-        for [m, n, k] in [[1, 1, 1], [8, 4, 3], [9, 5, 7], [17, 3, 2], [2, 11, 30]] {
-            let a = |row: usize, i: usize| (row * 31 + i * 7 + 1) as f64 % 13.0 - 6.0;
-            let b = |i: usize, col: usize| (col * 17 + i * 5 + 2) as f64 % 11.0 - 5.0;
-            let got = product([m, n, k], a, b);
-            for col in 0..n {
-                for row in 0..m {
-                    let want: f64 = (0..k).map(|i| a(row, i) * b(i, col)).sum();
-                    assert_eq!(got[row + col * m], want, "{m} {n} {k}: {row} {col}");
-                }
-            }
-        }
-    }
-}

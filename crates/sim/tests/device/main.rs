@@ -11,6 +11,7 @@ mod faults;
 mod graphs;
 mod kernels;
 mod nccl;
+mod parts;
 mod positions;
 mod products;
 mod sanitizers;
