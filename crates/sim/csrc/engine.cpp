@@ -354,7 +354,7 @@ static void run_blocks() {
     }
     engine.free_stacks.resize(MAX_THREADS);
     std::iota(engine.free_stacks.begin(), engine.free_stacks.end(), 0);
-    sanitizer::begin_launch(count);
+    const bool watched = sanitizer::begin_launch(launch, count);
     std::mt19937_64 random(launch.seed);
     std::vector<uint32_t> order(count);
     std::iota(order.begin(), order.end(), 0);
@@ -365,7 +365,9 @@ static void run_blocks() {
     for (uint64_t index : blocks) {
         engine.block_index = dim3(uint32_t(index % grid[0]), uint32_t(index / grid[0] % grid[1]),
                                   uint32_t(index / (uint64_t(grid[0]) * grid[1])));
+        sanitizer::begin_block(watched && sanitizer::is_at_edge(launch, engine.block_index));
         run_block(order);
+        sanitizer::end_block();
     }
 }
 

@@ -2,6 +2,8 @@
 // `src/sanitize.rs`): which stack is in use, which bytes are inaccessible, and what a barrier orders. In the
 // simulator's own library, whose hooks see every access themselves (`memory.cpp`), these functions do nothing.
 #pragma once
+#include "watched.h"
+
 #include <cstddef>
 #include <cstdint>
 
@@ -69,6 +71,10 @@ constexpr uint32_t THREADS = 1024;
 constexpr unsigned NO_ORDER = 1;
 inline void *fibers[THREADS];
 inline void *host;
+
+inline void ignore() { AnnotateIgnoreReadsBegin("", 0), AnnotateIgnoreWritesBegin("", 0); }
+inline void heed() { AnnotateIgnoreWritesEnd("", 0), AnnotateIgnoreReadsEnd("", 0); }
+
 // Addresses for synchronization: one for the block, and one for each group of lanes, at the index of its first lane.
 inline uint64_t places[THREADS + 1];
 constexpr uint32_t BLOCK = THREADS;
@@ -76,7 +82,12 @@ constexpr uint32_t BLOCK = THREADS;
 inline uint64_t orders;
 inline uint64_t ordered[THREADS];
 
-inline void begin_launch(uint32_t threads) {
+// Whether the running block is watched. Another one is a part of the host's thread, whose accesses are ignored meanwhile.
+inline bool watched = true;
+
+// Returns whether the launch has blocks to watch.
+inline bool begin_launch(const SimLaunch &launch, uint32_t threads) {
+    if (!is_new(launch)) return false;
     host = __tsan_get_current_fiber();
     for (uint32_t i = 0; i < threads; ++i) {
         if (!fibers[i]) fibers[i] = __tsan_create_fiber(0);
@@ -86,13 +97,27 @@ inline void begin_launch(uint32_t threads) {
         __tsan_acquire(&places[BLOCK]);
     }
     __tsan_switch_to_fiber(host, NO_ORDER);
+    return true;
 }
-inline void before_fiber(uint32_t index, const void *, size_t) { __tsan_switch_to_fiber(fibers[index], NO_ORDER); }
-inline void leave_fiber() { __tsan_switch_to_fiber(host, NO_ORDER); }
+inline void begin_block(bool watch) {
+    watched = watch;
+    if (!watched) ignore();
+}
+inline void end_block() {
+    if (!watched) heed();
+    watched = true;
+}
+inline void before_fiber(uint32_t index, const void *, size_t) {
+    if (watched) __tsan_switch_to_fiber(fibers[index], NO_ORDER);
+}
+inline void leave_fiber() {
+    if (watched) __tsan_switch_to_fiber(host, NO_ORDER);
+}
 
 // Orders everything that the threads named by `has` did so far before everything that any of them does from now on.
 template <class F>
 inline void order(uint32_t place, uint32_t begin, uint32_t end, F has) {
+    if (!watched) return;
     if (place == BLOCK) ++orders;
     for (uint32_t i = begin; i < end; ++i) {
         if (!has(i)) continue;
@@ -116,14 +141,16 @@ inline void atomic(uint64_t address, size_t bytes) {
 
 // While one of these lives, memory accesses are the simulator's and not the thread's.
 struct Own {
-    Own() { AnnotateIgnoreReadsBegin("", 0), AnnotateIgnoreWritesBegin("", 0); }
-    ~Own() { AnnotateIgnoreWritesEnd("", 0), AnnotateIgnoreReadsEnd("", 0); }
+    Own() { ignore(); }
+    ~Own() { heed(); }
 };
 
 #else
 
 constexpr uint32_t BLOCK = 0;
-inline void begin_launch(uint32_t) {}
+inline bool begin_launch(const SimLaunch &, uint32_t) { return false; }
+inline void begin_block(bool) {}
+inline void end_block() {}
 template <class F>
 inline void order(uint32_t, uint32_t, uint32_t, F) {}
 inline void atomic(uint64_t, size_t) {}
@@ -139,6 +166,7 @@ inline void abandon(const void *stacks, size_t bytes) {
     allow(stacks, bytes);
 #elif defined(KILN_SIM_THREAD)
     (void)stacks, (void)bytes;
+    end_block();
     for (void *&fiber : fibers)
         if (fiber) __tsan_destroy_fiber(fiber), fiber = nullptr;
     // New ones have to be ordered after these.
