@@ -3,11 +3,15 @@
 
 #[path = "../../../../tests/support/checkout.rs"]
 pub mod checkout;
+#[path = "../../../../tests/support/suite_device.rs"]
+mod suite_device;
+
+pub use suite_device::suite_device;
 
 use std::{collections::HashMap, path::PathBuf};
 
 use kiln_nn::optim::{UpdateRule, Value as Place};
-use kiln_tensor::{DType, Device, Tensor, no_grad};
+use kiln_tensor::{DType, Tensor, no_grad};
 use serde_json::Value;
 
 /// A golden file's path.
@@ -68,7 +72,7 @@ fn tensor(view: &safetensors::tensor::TensorView<'_>) -> Tensor {
         ($ty:ty) => {{
             let values = view.data().chunks_exact(size_of::<$ty>());
             let values: Vec<$ty> = values.map(|b| <$ty>::from_le_bytes(b.try_into().unwrap())).collect();
-            Tensor::from_vec(values, view.shape().to_vec(), Device::Cpu).unwrap()
+            Tensor::from_vec(values, view.shape().to_vec(), suite_device()).unwrap()
         }};
     }
     match view.dtype() {

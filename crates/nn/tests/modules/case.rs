@@ -6,11 +6,11 @@ use kiln_nn::{
     Module, ModuleTree, StateDict,
     saved::{self, Registry},
 };
-use kiln_tensor::{DType, Device, Error, Result, Tensor};
+use kiln_tensor::{DType, Error, Result, Tensor};
 use serde_json::Value;
 
 use crate::{
-    common::{Golden, values},
+    common::{Golden, suite_device, values},
     outcome::Outcome,
 };
 
@@ -189,7 +189,7 @@ impl<'a> Case<'a> {
 
     /// The module with the sample's parameters and buffers, in its mode.
     pub fn loaded<M: ModuleTree>(&self, module: M) -> Result<M> {
-        let module = module.to_dtype(self.dtype())?;
+        let module = module.to_dtype(self.dtype())?.to(suite_device())?;
         module.set_training(self.training());
         let mut state = StateDict::new();
         let prefix = format!("{}/state.", self.name());
@@ -322,7 +322,7 @@ fn compare(case: &Case<'_>, row: &Row) -> Result<Option<String>, Miss> {
         .collect();
     total.backward()?;
     for (name, leaf, want) in wanted {
-        let got = leaf.grad().unwrap_or(Tensor::zeros(leaf.shape(), (leaf.dtype(), Device::Cpu))?);
+        let got = leaf.grad().unwrap_or(Tensor::zeros(leaf.shape(), leaf.options())?);
         if let Some(how) = difference(&got, &want) {
             return Ok(Some(format!("gradient of {name}: {how}")));
         }

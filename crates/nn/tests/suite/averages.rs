@@ -1,6 +1,6 @@
 //! Averages of weights, and statistics recomputed for them, against PyTorch (`tests/golden/make_averages.py`).
 
-use crate::common::{Golden, assert_close, values};
+use crate::common::{Golden, assert_close, suite_device, values};
 use kiln_nn::{
     BatchNorm1d, Linear, Module, ModuleTree, Sequential, StateDict,
     optim::{Average, AveragedModel, update_bn},
@@ -9,7 +9,7 @@ use kiln_nn::{
 use kiln_tensor::{DType, Device, Error, ErrorKind, Result, Tensor};
 
 fn network() -> Result<Sequential> {
-    seq![Linear::new(3, 4)?, BatchNorm1d::new(4)?, Linear::new(4, 2)?].to_dtype(DType::F64)
+    seq![Linear::new(3, 4)?, BatchNorm1d::new(4)?, Linear::new(4, 2)?].to_dtype(DType::F64)?.to(suite_device())
 }
 
 /// What a golden file has under a prefix.

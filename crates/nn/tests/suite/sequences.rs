@@ -1,6 +1,6 @@
 //! Sequences of different lengths against PyTorch: padding, packing, and recurrent layers over packed sequences.
 
-use crate::common::{Golden, assert_close};
+use crate::common::{Golden, assert_close, suite_device};
 use kiln_nn::{
     GRU, LSTM, ModuleTree, PackedSequence, RNN, RNNNonlinearity, RNNOptions, pack_padded_sequence, pack_sequence,
     pad_packed_sequence, pad_sequence, unpack_sequence, unpad_sequence,
@@ -110,19 +110,19 @@ fn recurrent_layers_take_packed_sequences() -> Result<()> {
         };
         let (parameters, output, states) = match op {
             "RNN" => {
-                let layer = RNN::with_options(2, 3, options)?;
+                let layer = RNN::with_options(2, 3, options)?.to(suite_device())?;
                 let parameters = load(&layer)?;
                 let (output, h) = layer.forward_packed(&packed, h.as_ref())?;
                 (parameters, output, vec![h])
             }
             "GRU" => {
-                let layer = GRU::with_options(2, 3, options)?;
+                let layer = GRU::with_options(2, 3, options)?.to(suite_device())?;
                 let parameters = load(&layer)?;
                 let (output, h) = layer.forward_packed(&packed, h.as_ref())?;
                 (parameters, output, vec![h])
             }
             _ => {
-                let layer = LSTM::with_options(2, 3, options)?;
+                let layer = LSTM::with_options(2, 3, options)?.to(suite_device())?;
                 let parameters = load(&layer)?;
                 let (output, (h, c)) = layer.forward_packed(&packed, h.as_ref().zip(c.as_ref()))?;
                 (parameters, output, vec![h, c])

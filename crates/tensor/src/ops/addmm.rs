@@ -87,7 +87,8 @@ added_products! {
     /// # Errors
     /// Those of [`outer`](Tensor::outer); or if the shapes do not broadcast, dtypes differ, or a factor of integers is
     /// a float.
-    addr |x, vec1, vec2| vec1.outer(vec2);
+    // Not a product of the library: its gradients are sums, in half precision of rounded terms.
+    addr |x, vec1, vec2| vec1.widened()?.outer(&vec2.widened()?);
 }
 
 /// `Σ batch1[i] @ batch2[i]`, as one product of matrices that lie beside each other.

@@ -2,12 +2,15 @@
 
 #[path = "../../../../tests/support/checkout.rs"]
 mod checkout;
+#[path = "../../../../tests/support/suite_device.rs"]
+mod suite_device;
 
-use kiln_tensor::{Device, Element, Tensor};
+use kiln_tensor::{Element, Tensor};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 
 use super::args::Args;
+use suite_device::suite_device;
 
 /// A file of `tests/golden`, or one elsewhere by its whole path.
 fn read(file: &str) -> Vec<u8> {
@@ -115,7 +118,7 @@ pub fn cases(file: &str) -> Vec<Case> {
 
 fn load(view: &TensorView) -> Tensor {
     fn values<T: Element + bytemuck::AnyBitPattern>(view: &TensorView) -> Tensor {
-        Tensor::from_vec(bytemuck::pod_collect_to_vec::<u8, T>(view.data()), view.shape(), Device::Cpu).unwrap()
+        Tensor::from_vec(bytemuck::pod_collect_to_vec::<u8, T>(view.data()), view.shape(), suite_device()).unwrap()
     }
     match view.dtype() {
         Dtype::F64 => values::<f64>(view),
@@ -127,7 +130,7 @@ fn load(view: &TensorView) -> Tensor {
         Dtype::U8 => values::<u8>(view),
         Dtype::BOOL => {
             let flags: Vec<bool> = view.data().iter().map(|&byte| byte != 0).collect();
-            Tensor::from_vec(flags, view.shape(), Device::Cpu).unwrap()
+            Tensor::from_vec(flags, view.shape(), suite_device()).unwrap()
         }
         other => panic!("golden files hold no {other:?}"),
     }

@@ -1,6 +1,6 @@
 //! Golden calls: joining, splitting, indexing and rearranging.
 
-use kiln_tensor::{At, DType, Device, Result, Rhs, Tensor};
+use kiln_tensor::{At, DType, Result, Rhs, Tensor};
 use serde_json::Value;
 
 use crate::{
@@ -43,10 +43,10 @@ fn items(a: &Args, x: &[Tensor], name: &str) -> Result<Vec<At>, Miss> {
                 let values = item["list"].as_array().unwrap();
                 let flags: Option<Vec<bool>> = values.iter().map(Value::as_bool).collect();
                 match flags {
-                    Some(flags) if !flags.is_empty() => At::List(Tensor::new(flags, Device::Cpu)?),
+                    Some(flags) if !flags.is_empty() => At::List(Tensor::new(flags, x[0].device())?),
                     _ => {
                         let numbers: Option<Vec<i64>> = values.iter().map(Value::as_i64).collect();
-                        At::List(Tensor::new(numbers.ok_or_else(|| lacks("a nested list as index"))?, Device::Cpu)?)
+                        At::List(Tensor::new(numbers.ok_or_else(|| lacks("a nested list as index"))?, x[0].device())?)
                     }
                 }
             }

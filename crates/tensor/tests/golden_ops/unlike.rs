@@ -52,6 +52,7 @@ pub const UNLIKE: &[Unlike] = unlike! {
     "all" "*" "dtype bool": "PyTorch's answer is u8 for u8, which it calls history; here it is always bool";
     "any" "*" "dtype bool": "PyTorch's answer is u8 for u8, which it calls history; here it is always bool";
     "einsum" "*" "dtype": "a product of integers keeps its dtype, also where PyTorch finds that only a sum is asked for";
+    "*" "*" "factorizations of matrices are computed on the CPU": "the error of other devices";
     "*" "*" "truth values cannot be added": "counting truth values by index needs integers; PyTorch ors them";
     "mse_loss" "mse_loss_broadcast_mean" "refused": "a target of another shape is almost always a mistake";
     "byte" "*" "output": SATURATES;
