@@ -1,4 +1,4 @@
-"""Samples for `make_modules.py` of the modules that PyTorch's own tests of modules (module_db) lack."""
+"""Samples for `make_modules.py` of the modules, and of the arguments, that PyTorch's own tests of modules (module_db) lack."""
 
 import types
 
@@ -15,7 +15,20 @@ def call(*args, **kwargs):
 # Row numbers, and where bags of them begin.
 MATRIX, VECTOR, OFFSETS = torch.tensor([[0, 2, 1], [4, 2, 2]]), torch.tensor([3, 0, 2, 2, 4, 1]), torch.tensor([0, 2, 2, 6])
 
-# A module, the arguments of its constructor, and its inputs or their shapes.
+CLASSES = torch.tensor([0, 6, 2, 9, 4])
+
+
+def positions(*planes):
+    """Where maxima were: for each plane of a single channel, the places of `shape` in it."""
+    return torch.tensor([[plane] for plane in planes])
+
+
+def decoder_layer(**options):
+    torch.manual_seed(3)
+    return nn.TransformerDecoderLayer(4, 2, dim_feedforward=8, dropout=0.0, **options)
+
+
+# A module, the arguments of its constructor, and its inputs: tensors, sizes of results, or the shapes of what is drawn.
 SAMPLES = [
     (nn.Upsample, call(scale_factor=2), [(2, 3, 4)]),
     (nn.Upsample, call(7), [(1, 2, 3, 4)]),
@@ -54,6 +67,22 @@ SAMPLES = [
     (nn.EmbeddingBag, call(5, 2, padding_idx=2), [VECTOR, OFFSETS]),
     (nn.EmbeddingBag, call(5, 2, mode="max", include_last_offset=True), [VECTOR, OFFSETS]),
     (nn.EmbeddingBag, call(5, 2, mode="sum", include_last_offset=True), [VECTOR, OFFSETS, (6,)]),
+    (nn.EmbeddingBag, call(5, 2, max_norm=0.5, norm_type=1.0, scale_grad_by_freq=True), [MATRIX]),
+    (nn.EmbeddingBag, call(5, 2, mode="sum", scale_grad_by_freq=True, padding_idx=0), [VECTOR, OFFSETS]),
+    (nn.EmbeddingBag, call(5, 3, mode="max", max_norm=1.0), [VECTOR, OFFSETS]),
+    (nn.Embedding, call(5, 3, max_norm=1.0), [MATRIX]),
+    (nn.Embedding, call(5, 3, padding_idx=2, scale_grad_by_freq=True), [VECTOR]),
+    (nn.Embedding, call(5, 2, padding_idx=-1, max_norm=0.25, norm_type=1.5, scale_grad_by_freq=True), [MATRIX]),
+    (nn.AdaptiveLogSoftmaxWithLoss, call(8, 10, [3, 7], div_value=2.0, head_bias=True), [(5, 8), CLASSES]),
+    (nn.AdaptiveLogSoftmaxWithLoss, call(8, 12, [2, 4, 10]), [(5, 8), CLASSES]),
+    (nn.AdaptiveLogSoftmaxWithLoss, call(6, 10, [5], div_value=1.5), [(6,), torch.tensor(7)]),
+    (nn.MaxUnpool1d, call(2), [(2, 1, 2), positions([1, 2], [0, 3])]),
+    (nn.MaxUnpool1d, call(3, stride=2, padding=1), [(1, 1, 3), positions([0, 1, 3]), torch.Size([1, 1, 6])]),
+    (nn.MaxUnpool2d, call(2), [(2, 1, 1, 2), positions([[0, 7]], [[5, 3]])]),
+    (nn.MaxUnpool2d, call((3, 2), stride=(2, 1), padding=(1, 0)), [(1, 1, 2, 2), positions([[1, 1], [6, 5]])]),
+    (nn.MaxUnpool2d, call(2, stride=2), [(1, 1, 1, 1), positions([[5]]), torch.Size([3, 2])]),
+    (nn.MaxUnpool3d, call(2), [(1, 1, 1, 1, 2), positions([[[6, 11]]])]),
+    (nn.MaxUnpool3d, call((1, 2, 2), stride=(1, 2, 1)), [(1, 1, 2, 1, 1), positions([[[1]], [[7]]])]),
     (nn.CosineSimilarity, call(), [(3, 5), (3, 5)]),
     (nn.CosineSimilarity, call(dim=0, eps=1e-6), [(3, 5, 2), (3, 1, 2)]),
     (nn.PairwiseDistance, call(), [(3, 5), (3, 5)]),
@@ -63,7 +92,20 @@ SAMPLES = [
     (nn.TripletMarginWithDistanceLoss, call(), [(4, 5)] * 3),
     (nn.TripletMarginWithDistanceLoss, call(margin=0.3, swap=True, reduction="sum"), [(4, 5)] * 3),
     (nn.TripletMarginWithDistanceLoss, call(reduction="none"), [(4, 5)] * 3),
+    (nn.TripletMarginLoss, call(), [(4, 5)] * 3),
+    (nn.TripletMarginLoss, call(margin=0.3, p=1.0, eps=1e-3, swap=True, reduction="sum"), [(4, 5)] * 3),
+    (nn.TripletMarginLoss, call(reduction="none"), [(5,)] * 3),
+    (nn.Hardsigmoid, call(), [(3, 4)]),
+    (nn.Flatten, call(), [(2, 3, 2)]),
+    (nn.Flatten, call(0, 1), [(2, 3, 2)]),
+    (nn.Identity, call(), [(2, 3)]),
+    (nn.TransformerDecoder, call(decoder_layer(), 2), [(3, 2, 4), (5, 2, 4)]),
+    (nn.TransformerDecoder, call(decoder_layer(batch_first=True, activation="gelu"), 1, nn.LayerNorm(4)), [(2, 3, 4), (2, 5, 4)]),
     # In evaluation; what they draw is not PyTorch's.
+    (nn.RReLU, call(), [(3, 4)]),
+    (nn.RReLU, call(0.2, 0.5), [(3, 4)]),
+    (nn.Dropout, call(0.3), [(2, 3)]),
+    (nn.Dropout2d, call(), [(2, 3, 2, 2)]),
     (nn.Dropout1d, call(0.2), [(2, 3, 4)]),
     (nn.Dropout3d, call(), [(2, 3, 1, 2, 2)]),
     (nn.AlphaDropout, call(0.25), [(2, 3)]),
@@ -78,7 +120,7 @@ def inputs_of(module):
         generator = torch.Generator().manual_seed(len(module.__name__))
 
         def draw(shape):
-            if isinstance(shape, torch.Tensor):
+            if isinstance(shape, (torch.Tensor, torch.Size)):
                 return shape
             return torch.randn(shape, dtype=torch.float64, generator=generator).to(dtype)
 

@@ -1,5 +1,5 @@
 """Writes modules.safetensors: samples of PyTorch's own tests of its modules (module_db) for the modules that Kiln has, and
-samples of modules that PyTorch's tests lack (`extra_modules.py`).
+samples of modules and arguments that PyTorch's tests lack (`extra_modules.py`).
 
     make_modules.py            the samples in the repository: each form of arguments of every module, in f64
     make_modules.py DIRECTORY  all samples of all modules in `float32.safetensors` and `float64.safetensors`, for the test
@@ -29,6 +29,11 @@ warnings.filterwarnings("ignore")
 
 # What they are, not what they compute, is PyTorch's own: layers without known sizes, an option of one kernel.
 SKIPPED = ("Lazy", "LinearCrossEntropyLoss")
+# What draws random numbers while it trains.
+DRAWING = (torch.nn.modules.dropout._DropoutNd, torch.nn.RReLU)
+# The modules of PyTorch's own tests. Samples of ours of one of these have this in their names.
+TESTED = {info.name for info in module_db}
+OWN = "_own"
 # The largest case that is checked in, in numbers.
 LARGEST = 600
 # The most samples of one module that are checked in.
@@ -46,7 +51,9 @@ def flat(value, name, found):
         return plain(value)
     if callable(value) and not isinstance(value, torch.nn.Module):
         return value.__name__
-    if isinstance(value, torch.nn.TransformerEncoderLayer):
+    if isinstance(value, torch.nn.LayerNorm):
+        return {"normalized_shape": plain(value.normalized_shape)}
+    if isinstance(value, (torch.nn.TransformerEncoderLayer, torch.nn.TransformerDecoderLayer)):
         bias = value.linear1.bias is not None
         return {
             "d_model": value.linear1.in_features, "nhead": value.self_attn.num_heads,
@@ -84,7 +91,7 @@ def case_of(info, sample, training, dtype, all_inputs=True):
     torch.manual_seed(zlib.crc32(json.dumps([info.name, plain(written)]).encode()))
     module = cls(*sample.constructor_input.args, **sample.constructor_input.kwargs)
     module.to(dtype).train(training)
-    if any(isinstance(m, torch.nn.modules.dropout._DropoutNd) and m.p > 0 for m in module.modules()) and training:
+    if any(isinstance(m, DRAWING) and getattr(m, "p", 1) > 0 for m in module.modules()) and training:
         return None
     state = {f"state.{key}": value.clone() for key, value in module.state_dict().items()}
     leaves = {**inputs, **named}
@@ -170,7 +177,8 @@ def modules(dtype, chosen):
                 seen[key] += 1
                 if training:
                     seen_outputs[key] = {k: v for k, v in tensors.items() if k.startswith(("in", "out"))}
-                case["name"] = f"{name}_{sum(seen.values())}"
+                own = OWN if info in EXTRA and info.name in TESTED else ""
+                case["name"] = f"{name}{own}_{sum(seen.values())}"
                 yield case, tensors
 
 
@@ -194,9 +202,9 @@ def write(path, cases):
 def selected(cases):
     """One sample of each form, the smallest ones; of each module at least one. All of `extra_modules.py`."""
     best, smallest, chosen = {}, {}, {}
-    extra = {info.name.removeprefix("nn.") for info in EXTRA}
+    extra = {info.name.removeprefix("nn.") for info in EXTRA if info.name not in TESTED}
     for case, tensors in cases:
-        if case["module"] in extra:
+        if case["module"] in extra or OWN in case["name"]:
             chosen[case["name"]] = (case, tensors)
             continue
         size = sum(value.numel() for value in tensors.values())

@@ -1,6 +1,7 @@
 //! Loss modules, with two or more inputs. The losses in this file are one primitive per direction; the others are
 //! composed of tensor operations.
 
+mod adaptive;
 mod composed;
 mod ctc;
 mod elementwise;
@@ -11,6 +12,7 @@ use kiln_tensor::{ClassLoss, ClassLossInput, PointwiseLossKind, Reduction, Resul
 
 use crate::{module::Module, parameter::Buffer};
 
+pub use adaptive::{AdaptiveLogSoftmaxOptions, AdaptiveLogSoftmaxWithLoss};
 pub use ctc::CTCLoss;
 pub use elementwise::{
     BCELoss, GaussianNLLLoss, HingeEmbeddingLoss, HuberLoss, KLDivLoss, PoissonNLLLoss, SmoothL1Loss, SoftMarginLoss,

@@ -206,7 +206,7 @@ macro_rules! structured_operations {
                 max_unpool3d "MaxUnpool3DBackward0" fractional_max_pool2d + fractional_max_pool2d_with_indices +
                 fractional_max_pool3d + fractional_max_pool3d_with_indices +
                 instance_norm + rms_norm + local_response_norm + normalize + bilinear + cosine_similarity +
-                pairwise_distance + embedding "EmbeddingBackward0" embedding_bag "EmbeddingBagBackward0"
+                pairwise_distance + embedding "EmbeddingBackward0" embedding_renorm_ - embedding_bag "EmbeddingBagBackward0"
                 grid_sample "GridSampler2DBackward0" affine_grid +
                 class_loss "NllLossBackward0" pointwise_loss "MseLossBackward0"
                 bernoulli "BernoulliBackward0" multinomial -

@@ -3,6 +3,7 @@
 use kiln_derive::located;
 use kiln_tensor::{BagMode, BagOptions, Error, Result, Tensor, TensorOptions, no_grad};
 
+use super::sizes::python_float;
 use crate::{
     init,
     module::{Hooks, Module},
@@ -14,14 +15,78 @@ use crate::{
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.Embedding.html>).
 ///
 /// `weight` is `[num_embeddings, embedding_dim]`, drawn from the standard normal distribution; row `padding_idx` is zero
-/// and gets no gradient.
+/// and gets no gradient. With `max_norm`, looking rows up changes `weight`: those that are longer are shortened first.
+///
+/// ```
+/// use kiln_nn::{Embedding, EmbeddingOptions, Module};
+/// use kiln_tensor::{Device, Tensor};
+/// # fn main() -> kiln_tensor::Result<()> {
+/// let options = EmbeddingOptions::default().padding_idx(0).max_norm(1.0);
+/// let words = Embedding::with_options(10, 3, options, Device::Cpu)?;
+/// let vectors = words.forward(&Tensor::new(&[[1i64, 2, 0]], Device::Cpu)?)?;
+/// assert_eq!(vectors.dims(), [1, 3, 3]);
+/// assert!(vectors.norm(2, -1)?.max(())?.item::<f32>()? < 1.0001);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Module)]
 #[module(save, extra_repr = "describe")]
 pub struct Embedding {
     /// `[num_embeddings, embedding_dim]`
     pub weight: Parameter,
     padding_idx: Option<usize>,
+    max_norm: Option<f64>,
+    norm_type: f64,
+    scale_grad_by_freq: bool,
     hooks: Hooks,
+}
+
+/// The options of both layers that say how rows are looked up.
+macro_rules! options_of_rows {
+    ($options:ident) => {
+        /// A row that does not count: it is zero, and gets no gradient.
+        #[must_use]
+        pub fn padding_idx(self, padding_idx: usize) -> $options {
+            $options { padding_idx: Some(padding_idx), ..self }
+        }
+
+        /// The length to which rows that are longer are shortened, in the table, when they are looked up.
+        #[must_use]
+        pub fn max_norm(self, max_norm: f64) -> $options {
+            $options { max_norm: Some(max_norm), ..self }
+        }
+
+        /// The order of the norm that `max_norm` is of: 2 by default.
+        #[must_use]
+        pub fn norm_type(self, norm_type: f64) -> $options {
+            $options { norm_type, ..self }
+        }
+
+        /// Whether a row's gradient is divided by the number of times that it was looked up in the batch.
+        #[must_use]
+        pub fn scale_grad_by_freq(self, scale_grad_by_freq: bool) -> $options {
+            $options { scale_grad_by_freq, ..self }
+        }
+    };
+}
+
+/// The arguments of [`Embedding`] that have defaults.
+#[derive(Clone, Copy, Debug)]
+pub struct EmbeddingOptions {
+    padding_idx: Option<usize>,
+    max_norm: Option<f64>,
+    norm_type: f64,
+    scale_grad_by_freq: bool,
+}
+
+impl Default for EmbeddingOptions {
+    fn default() -> EmbeddingOptions {
+        EmbeddingOptions { padding_idx: None, max_norm: None, norm_type: 2.0, scale_grad_by_freq: false }
+    }
+}
+
+impl EmbeddingOptions {
+    options_of_rows!(EmbeddingOptions);
 }
 
 #[located(site)]
@@ -31,28 +96,54 @@ impl Embedding {
     /// # Errors
     /// If memory runs out.
     pub fn new(num_embeddings: usize, embedding_dim: usize) -> Result<Embedding> {
-        Embedding::with_options(num_embeddings, embedding_dim, None, TensorOptions::new())
+        Embedding::with_options(num_embeddings, embedding_dim, EmbeddingOptions::default(), TensorOptions::new())
     }
 
     /// A table with options.
     ///
     /// # Errors
-    /// If the padding row is not in the table, the dtype is not floating-point, the device is not available, or memory
-    /// runs out.
+    /// If the padding row is not in the table, `max_norm` is negative or `norm_type` not positive, the dtype is not
+    /// floating-point, the device is not available, or memory runs out.
     pub fn with_options(
         num_embeddings: usize,
         embedding_dim: usize,
-        padding_idx: Option<usize>,
+        options: EmbeddingOptions,
         tensor: impl Into<TensorOptions>,
     ) -> Result<Embedding> {
-        let weight = table("Embedding", [num_embeddings, embedding_dim], padding_idx, tensor.into())?;
-        Ok(Embedding { weight, padding_idx, hooks: Hooks::default() })
+        check_norm("Embedding", options.max_norm, options.norm_type)?;
+        let shape = [num_embeddings, embedding_dim];
+        Ok(Embedding::of(table("Embedding", shape, options.padding_idx, tensor.into())?, options))
+    }
+
+    /// A layer with this table `[num_embeddings, embedding_dim]`, whose memory it shares; if it is frozen, it is not trained.
+    ///
+    /// # Errors
+    /// If it is not a floating-point matrix, the padding row is not in it, `max_norm` is negative or `norm_type` not
+    /// positive.
+    pub fn from_pretrained(embeddings: &Tensor, freeze: bool, options: EmbeddingOptions) -> Result<Embedding> {
+        check_norm("Embedding", options.max_norm, options.norm_type)?;
+        Ok(Embedding::of(given_table("Embedding", embeddings, freeze, options.padding_idx)?, options))
+    }
+
+    fn of(weight: Parameter, options: EmbeddingOptions) -> Embedding {
+        let EmbeddingOptions { padding_idx, max_norm, norm_type, scale_grad_by_freq } = options;
+        Embedding { weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, hooks: Hooks::default() }
     }
 
     fn describe(&self) -> String {
         let (rows, width) = self.weight.dims2().unwrap_or((0, 0));
-        format!("{rows}, {width}{}", padding_text(self.padding_idx))
+        let norm = norm_text(self.max_norm, self.norm_type, self.scale_grad_by_freq);
+        format!("{rows}, {width}{}{norm}", padding_text(self.padding_idx))
     }
+}
+
+fn check_norm(layer: &'static str, max_norm: Option<f64>, norm_type: f64) -> Result<()> {
+    if max_norm.is_none_or(|max_norm| max_norm >= 0.0) && norm_type > 0.0 {
+        return Ok(());
+    }
+    let max_norm = max_norm.map_or_else(|| "none".to_owned(), |max_norm| max_norm.to_string());
+    let why = format!("max_norm is {max_norm} and may not be negative, norm_type {norm_type} and must be positive");
+    Err(Error::argument(layer, why))
 }
 
 /// A table drawn from the standard normal distribution, with a row of zeros for padding.
@@ -73,6 +164,32 @@ fn table(
     Parameter::new(weight)
 }
 
+/// The parameter of a layer that is given its table.
+fn given_table(
+    layer: &'static str,
+    embeddings: &Tensor,
+    freeze: bool,
+    padding_idx: Option<usize>,
+) -> Result<Parameter> {
+    let &[rows, _] = embeddings.dims() else {
+        return Err(Error::shape(layer, "a table [num_embeddings, embedding_dim]", embeddings.shape()));
+    };
+    if let Some(row) = padding_idx.filter(|&row| row >= rows) {
+        return Err(Error::index(layer, row as i64, rows, "the rows"));
+    }
+    let weight = Parameter::new(embeddings.detach())?;
+    weight.set_requires_grad(!freeze)?;
+    Ok(weight)
+}
+
+fn norm_text(max_norm: Option<f64>, norm_type: f64, scale_grad_by_freq: bool) -> String {
+    let mut text = max_norm.map(|norm| format!(", max_norm={}", python_float(norm))).unwrap_or_default();
+    if norm_type != 2.0 {
+        text += &format!(", norm_type={}", python_float(norm_type));
+    }
+    text + if scale_grad_by_freq { ", scale_grad_by_freq=True" } else { "" }
+}
+
 fn padding_text(padding_idx: Option<usize>) -> String {
     padding_idx.map(|row| format!(", padding_idx={row}")).unwrap_or_default()
 }
@@ -80,7 +197,10 @@ fn padding_text(padding_idx: Option<usize>) -> String {
 #[located(module)]
 impl Module for Embedding {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.weight.embedding(x, self.padding_idx)
+        if let Some(max_norm) = self.max_norm {
+            self.weight.embedding_renorm_(x, max_norm, self.norm_type)?;
+        }
+        self.weight.embedding(x, self.padding_idx, self.scale_grad_by_freq)
     }
 }
 
@@ -88,7 +208,8 @@ impl Module for Embedding {
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.EmbeddingBag.html>).
 ///
 /// `weight` is `[num_embeddings, embedding_dim]`, drawn from the standard normal distribution; row `padding_idx` is zero, does not
-/// count, and gets no gradient. The module's `forward` takes bags of equal size, `[bags, size]`.
+/// count, and gets no gradient. With `max_norm`, looking rows up changes `weight`: those that are longer are shortened first. The
+/// module's `forward` takes bags of equal size, `[bags, size]`.
 ///
 /// ```
 /// use kiln_nn::{BagMode, EmbeddingBag, EmbeddingBagOptions};
@@ -108,18 +229,34 @@ pub struct EmbeddingBag {
     mode: BagMode,
     include_last_offset: bool,
     padding_idx: Option<usize>,
+    max_norm: Option<f64>,
+    norm_type: f64,
+    scale_grad_by_freq: bool,
     hooks: Hooks,
 }
 
 /// The arguments of [`EmbeddingBag`] that have defaults.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct EmbeddingBagOptions {
     mode: BagMode,
     include_last_offset: bool,
     padding_idx: Option<usize>,
+    max_norm: Option<f64>,
+    norm_type: f64,
+    scale_grad_by_freq: bool,
+}
+
+impl Default for EmbeddingBagOptions {
+    fn default() -> EmbeddingBagOptions {
+        let (mode, include_last_offset, padding_idx) = (BagMode::default(), false, None);
+        let (max_norm, norm_type, scale_grad_by_freq) = (None, 2.0, false);
+        EmbeddingBagOptions { mode, include_last_offset, padding_idx, max_norm, norm_type, scale_grad_by_freq }
+    }
 }
 
 impl EmbeddingBagOptions {
+    options_of_rows!(EmbeddingBagOptions);
+
     /// How the rows of a bag are combined: by default their mean.
     #[must_use]
     pub fn mode(self, mode: BagMode) -> EmbeddingBagOptions {
@@ -130,12 +267,6 @@ impl EmbeddingBagOptions {
     #[must_use]
     pub fn include_last_offset(self, include_last_offset: bool) -> EmbeddingBagOptions {
         EmbeddingBagOptions { include_last_offset, ..self }
-    }
-
-    /// A row that does not count.
-    #[must_use]
-    pub fn padding_idx(self, padding_idx: usize) -> EmbeddingBagOptions {
-        EmbeddingBagOptions { padding_idx: Some(padding_idx), ..self }
     }
 }
 
@@ -154,17 +285,34 @@ impl EmbeddingBag {
     /// A table with options.
     ///
     /// # Errors
-    /// If the padding row is not in the table, the dtype is not floating-point, the device is not available, or memory
-    /// runs out.
+    /// If the padding row is not in the table, `max_norm` is negative or `norm_type` not positive, the dtype is not
+    /// floating-point, the device is not available, or memory runs out.
     pub fn with_options(
         num_embeddings: usize,
         embedding_dim: usize,
         options: EmbeddingBagOptions,
         tensor: impl Into<TensorOptions>,
     ) -> Result<EmbeddingBag> {
-        let EmbeddingBagOptions { mode, include_last_offset, padding_idx } = options;
-        let weight = table("EmbeddingBag", [num_embeddings, embedding_dim], padding_idx, tensor.into())?;
-        Ok(EmbeddingBag { weight, mode, include_last_offset, padding_idx, hooks: Hooks::default() })
+        check_norm("EmbeddingBag", options.max_norm, options.norm_type)?;
+        let shape = [num_embeddings, embedding_dim];
+        Ok(EmbeddingBag::of(table("EmbeddingBag", shape, options.padding_idx, tensor.into())?, options))
+    }
+
+    /// A layer with this table `[num_embeddings, embedding_dim]`, whose memory it shares; if it is frozen, it is not trained.
+    ///
+    /// # Errors
+    /// If it is not a floating-point matrix, the padding row is not in it, `max_norm` is negative or `norm_type` not
+    /// positive.
+    pub fn from_pretrained(embeddings: &Tensor, freeze: bool, options: EmbeddingBagOptions) -> Result<EmbeddingBag> {
+        check_norm("EmbeddingBag", options.max_norm, options.norm_type)?;
+        Ok(EmbeddingBag::of(given_table("EmbeddingBag", embeddings, freeze, options.padding_idx)?, options))
+    }
+
+    fn of(weight: Parameter, options: EmbeddingBagOptions) -> EmbeddingBag {
+        let EmbeddingBagOptions { mode, include_last_offset, padding_idx, max_norm, norm_type, scale_grad_by_freq } =
+            options;
+        let hooks = Hooks::default();
+        EmbeddingBag { weight, mode, include_last_offset, padding_idx, max_norm, norm_type, scale_grad_by_freq, hooks }
     }
 
     /// The result `[bags, embedding_dim]` for indices (integers) in bags of equal size `[bags, size]`, or in a vector with the
@@ -182,8 +330,12 @@ impl EmbeddingBag {
     }
 
     fn look_up(&self, indices: &Tensor, offsets: Option<&Tensor>, weights: Option<&Tensor>) -> Result<Tensor> {
-        let EmbeddingBag { mode, padding_idx, include_last_offset, .. } = *self;
-        let options = BagOptions { mode, padding_idx, per_sample_weights: weights, include_last_offset };
+        if let Some(max_norm) = self.max_norm {
+            self.weight.embedding_renorm_(indices, max_norm, self.norm_type)?;
+        }
+        let EmbeddingBag { mode, padding_idx, include_last_offset, scale_grad_by_freq, .. } = *self;
+        let per_sample_weights = weights;
+        let options = BagOptions { mode, padding_idx, per_sample_weights, include_last_offset, scale_grad_by_freq };
         self.weight.embedding_bag(indices, offsets, &options)
     }
 
@@ -194,7 +346,8 @@ impl EmbeddingBag {
             BagMode::Mean => "mean",
             BagMode::Max => "max",
         };
-        format!("{rows}, {width}, mode='{mode}'{}", padding_text(self.padding_idx))
+        let norm = norm_text(self.max_norm, self.norm_type, self.scale_grad_by_freq);
+        format!("{rows}, {width}{norm}, mode='{mode}'{}", padding_text(self.padding_idx))
     }
 }
 

@@ -41,7 +41,7 @@ pub use conv_options::{Conv1dOptions, Conv2dOptions, Conv3dOptions, ConvOptions,
 pub use conv_transpose::{ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
 pub use distance::{CosineSimilarity, PairwiseDistance};
 pub use dropout::{AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout};
-pub use embedding::{Embedding, EmbeddingBag, EmbeddingBagOptions};
+pub use embedding::{Embedding, EmbeddingBag, EmbeddingBagOptions, EmbeddingOptions};
 pub use fold::{Fold, Unfold};
 pub use fractional_pool::{FractionalMaxPool2d, FractionalMaxPool3d};
 pub use instance_norm::{InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, InstanceNormOptions};

@@ -1,8 +1,9 @@
 //! Rows of the module tests: activations.
 
 use kiln_nn::{
-    CELU, ELU, GELU, GLU, Hardshrink, Hardswish, Hardtanh, LeakyReLU, LogSigmoid, LogSoftmax, Mish, PReLU, ReLU, ReLU6,
-    SELU, SiLU, Sigmoid, Softmax, Softmax2d, Softmin, Softplus, Softshrink, Softsign, Tanh, Tanhshrink, Threshold,
+    CELU, ELU, GELU, GLU, Hardshrink, Hardsigmoid, Hardswish, Hardtanh, LeakyReLU, LogSigmoid, LogSoftmax, Mish, PReLU,
+    RReLU, ReLU, ReLU6, SELU, SiLU, Sigmoid, Softmax, Softmax2d, Softmin, Softplus, Softshrink, Softsign, Tanh,
+    Tanhshrink, Threshold,
 };
 
 use crate::{case::Row, unary_rows};
@@ -20,6 +21,7 @@ pub const ROWS: &[Row] = unary_rows! {
     GELU |case| if case.option("approximate") == Some("tanh") { GELU::tanh() } else { GELU::new() };
     GLU |case| GLU::new(case.int("dim", -1));
     Hardshrink |case| Hardshrink::new(case.float("lambd", 0.5));
+    Hardsigmoid |_case| Hardsigmoid::new();
     Hardswish |_case| Hardswish::new();
     Hardtanh |case| maybe_inplace!(case, Hardtanh::new(case.float("min_val", -1.0), case.float("max_val", 1.0)));
     LeakyReLU |case| maybe_inplace!(case, LeakyReLU::new(case.float("negative_slope", 0.01)));
@@ -27,6 +29,7 @@ pub const ROWS: &[Row] = unary_rows! {
     LogSoftmax |case| LogSoftmax::new(case.int("dim", 1));
     Mish |case| maybe_inplace!(case, Mish::new());
     PReLU |case| PReLU::new(case.size("num_parameters", 1))?;
+    RReLU |case| RReLU::new(case.float("lower", 0.125), case.float("upper", 1.0 / 3.0));
     ReLU |case| if case.flag("inplace", false) { ReLU::inplace() } else { ReLU::new() };
     ReLU6 |case| maybe_inplace!(case, ReLU6::new());
     SELU |case| maybe_inplace!(case, SELU::new());

@@ -2,12 +2,13 @@
 
 use kiln_nn::{
     AttentionMasks, MultiheadAttention, MultiheadAttentionOptions, Transformer, TransformerActivation,
-    TransformerDecoderLayer, TransformerEncoder, TransformerEncoderLayer, TransformerMasks, TransformerOptions,
+    TransformerDecoder, TransformerDecoderLayer, TransformerEncoder, TransformerEncoderLayer, TransformerMasks,
+    TransformerOptions,
 };
 use kiln_tensor::Tensor;
 use serde_json::Value;
 
-use crate::case::{Case, Miss, Row, Run};
+use crate::case::{Case, Miss, Row, Run, held};
 
 fn activation(name: Option<&str>) -> TransformerActivation {
     if name == Some("gelu") { TransformerActivation::GELU } else { TransformerActivation::ReLU }
@@ -68,9 +69,9 @@ fn encoder_layer(case: &Case<'_>) -> Result<Run, Miss> {
     Ok(Run { model: Some(Box::new(layer)), outputs: vec![out] })
 }
 
-/// The encoder of a layer's arguments.
-fn encoder(case: &Case<'_>) -> Result<Run, Miss> {
-    let layer = case.arg("encoder_layer").unwrap();
+/// What a stack of layers is made of: its width, heads, layers, whether a normalization ends it, and the layers' options.
+fn stack(case: &Case<'_>, layer: &str) -> (usize, usize, usize, bool, TransformerOptions) {
+    let layer = case.arg(layer).unwrap();
     let size = |name: &str| layer[name].as_u64().unwrap() as usize;
     let flag = |name: &str| layer[name].as_bool().unwrap();
     let options = TransformerOptions::default()
@@ -80,8 +81,12 @@ fn encoder(case: &Case<'_>) -> Result<Run, Miss> {
         .batch_first(flag("batch_first"))
         .norm_first(flag("norm_first"))
         .bias(flag("bias"));
-    let layers = case.size("num_layers", 0);
-    let encoder = case.loaded(TransformerEncoder::new(size("d_model"), size("nhead"), layers, false, options)?)?;
+    (size("d_model"), size("nhead"), case.size("num_layers", 0), case.arg("norm").is_some(), options)
+}
+
+fn encoder(case: &Case<'_>) -> Result<Run, Miss> {
+    let (width, heads, layers, norm, options) = stack(case, "encoder_layer");
+    let encoder = case.loaded(TransformerEncoder::new(width, heads, layers, norm, options)?)?;
     let masks = Masks::of(case, "mask", "src_key_padding_mask");
     let out = encoder.forward_masked(&case.x(0)?, masks.get())?;
     Ok(Run { model: Some(Box::new(encoder)), outputs: vec![out] })
@@ -93,7 +98,15 @@ fn decoder_layer(case: &Case<'_>) -> Result<Run, Miss> {
     let tgt = Masks::of(case, "tgt_mask", "tgt_key_padding_mask");
     let memory = Masks::of(case, "memory_mask", "memory_key_padding_mask");
     let out = layer.forward_masked(&case.x(0)?, &case.x(1)?, tgt.get(), memory.get())?;
-    Ok(Run { model: Some(Box::new(layer)), outputs: vec![out] })
+    held(layer, vec![out])
+}
+
+fn decoder(case: &Case<'_>) -> Result<Run, Miss> {
+    let (width, heads, layers, norm, options) = stack(case, "decoder_layer");
+    let decoder = case.loaded(TransformerDecoder::new(width, heads, layers, norm, options)?)?;
+    let none = AttentionMasks::none();
+    let out = decoder.forward_masked(&case.x(0)?, &case.x(1)?, none, none)?;
+    held(decoder, vec![out])
 }
 
 fn transformer(case: &Case<'_>) -> Result<Run, Miss> {
@@ -105,12 +118,13 @@ fn transformer(case: &Case<'_>) -> Result<Run, Miss> {
     let tgt = Masks::of(case, "tgt_mask", "tgt_key_padding_mask");
     let masks = TransformerMasks { src: src.get(), tgt: tgt.get(), memory: AttentionMasks::none() };
     let out = model.forward_masked(&case.x(0)?, &case.x(1)?, masks)?;
-    Ok(Run { model: Some(Box::new(model)), outputs: vec![out] })
+    held(model, vec![out])
 }
 
 pub const ROWS: &[Row] = &[
     Row { module: "MultiheadAttention", run: multihead_attention },
     Row { module: "Transformer", run: transformer },
+    Row { module: "TransformerDecoder", run: decoder },
     Row { module: "TransformerDecoderLayer", run: decoder_layer },
     Row { module: "TransformerEncoder", run: encoder },
     Row { module: "TransformerEncoderLayer", run: encoder_layer },

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, panic::AssertUnwindSafe, sync::Mutex};
 
 use kiln_nn::{
-    Module, ModuleTree, StateDict,
-    saved::{self, Registry},
+    Field, Module, ModuleTree, StateDict,
+    saved::{self, Registry, Saved, SavedName},
 };
 use kiln_tensor::{DType, Error, Result, Tensor};
 use serde_json::Value;
@@ -166,6 +166,11 @@ impl<'a> Case<'a> {
         &self.description["forward"][i]
     }
 
+    /// All positional inputs, tensors by their names.
+    pub fn forward_values(&self) -> &'a [Value] {
+        self.description["forward"].as_array().unwrap()
+    }
+
     /// A named argument of `forward`.
     pub fn named(&self, name: &str) -> Option<&'a Value> {
         self.read.lock().unwrap().insert(format!("named.{name}"));
@@ -250,13 +255,42 @@ fn difference(got: &Tensor, want: &Tensor) -> Option<String> {
     })
 }
 
+/// A module of one tensor with a part that takes several: files hold such parts within others. It passes its input on.
+#[derive(Module)]
+#[module(save)]
+pub struct Holder<M: Saved> {
+    part: M,
+}
+
+impl<M: Saved + Send + Sync> Module for Holder<M>
+where
+    Holder<M>: ModuleTree,
+{
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.clone())
+    }
+}
+
+/// The run of a module that takes several tensors and can be saved as a part of another.
+pub fn held<M>(part: M, outputs: Vec<Tensor>) -> Result<Run, Miss>
+where
+    M: ModuleTree + Field + Saved + Send + Sync + 'static,
+    Holder<M>: ModuleTree + SavedName,
+{
+    let holder = Holder { part };
+    match not_restored(&holder, &Registry::new().with::<Holder<M>>())? {
+        Some(how) => Err(Miss::Lacks(format!("saving: it {how}"))),
+        None => Ok(Run { model: Some(Box::new(holder.part)), outputs }),
+    }
+}
+
 /// What differs in the module that is made from what a file would say of this one.
-fn not_restored(model: &dyn ModuleTree) -> Result<Option<String>> {
-    if !Registry::new().types().any(|name| name == model.type_name()) {
+fn not_restored(model: &dyn ModuleTree, registry: &Registry) -> Result<Option<String>> {
+    if !registry.types().any(|name| name == model.type_name()) {
         return Ok(None); // not a module of one tensor
     }
     let (architecture, tensors) = saved::describe(model)?;
-    let again = saved::restore(&architecture, &tensors, &Registry::new())?;
+    let again = saved::restore(&architecture, &tensors, registry)?;
     if again.repr() != model.repr() {
         return Ok(Some(format!("is restored as {}", again.repr())));
     }
@@ -290,7 +324,7 @@ fn compare(case: &Case<'_>, row: &Row) -> Result<Option<String>, Miss> {
         if whole_numbers(&model.repr()) != whole_numbers(printed) {
             return Ok(Some(format!("prints {}, PyTorch {printed}", model.repr())));
         }
-        if let Some(how) = not_restored(&**model)? {
+        if let Some(how) = not_restored(&**model, &Registry::new())? {
             return Ok(Some(how));
         }
         for (name, tensor) in model.state_dict() {

@@ -1,13 +1,14 @@
 //! Rows of the module tests: losses.
 
 use kiln_nn::{
-    BCELoss, BCEWithLogitsLoss, CTCLoss, CosineEmbeddingLoss, CrossEntropyLoss, GaussianNLLLoss, HingeEmbeddingLoss,
-    HuberLoss, KLDivLoss, L1Loss, MSELoss, MarginRankingLoss, MultiLabelMarginLoss, MultiLabelSoftMarginLoss,
-    MultiMarginLoss, NLLLoss, PoissonNLLLoss, SmoothL1Loss, SoftMarginLoss, TripletMarginWithDistanceLoss,
+    AdaptiveLogSoftmaxOptions, AdaptiveLogSoftmaxWithLoss, BCELoss, BCEWithLogitsLoss, CTCLoss, CosineEmbeddingLoss,
+    CrossEntropyLoss, GaussianNLLLoss, HingeEmbeddingLoss, HuberLoss, KLDivLoss, L1Loss, MSELoss, MarginRankingLoss,
+    MultiLabelMarginLoss, MultiLabelSoftMarginLoss, MultiMarginLoss, NLLLoss, PoissonNLLLoss, SmoothL1Loss,
+    SoftMarginLoss, TripletMarginLoss, TripletMarginWithDistanceLoss,
 };
 use kiln_tensor::{Reduction, Tensor};
 
-use crate::case::{Case, Miss, Row, Run};
+use crate::case::{Case, Miss, Row, Run, held};
 
 pub fn reduction(case: &Case<'_>) -> Reduction {
     match case.option("reduction") {
@@ -98,6 +99,11 @@ pub const ROWS: &[Row] = loss_rows! {
     SmoothL1Loss |case, x, y| {
         SmoothL1Loss::new().reduction(reduction(case)).beta(case.float("beta", 1.0)).forward(&x, &y)
     };
+    TripletMarginLoss |case, x, y| {
+        let loss = TripletMarginLoss::new().reduction(reduction(case)).margin(case.float("margin", 1.0));
+        let loss = loss.p(case.float("p", 2.0)).eps(case.float("eps", 1e-6)).swap(case.flag("swap", false));
+        loss.forward(&x, &y, &case.x(2)?)
+    };
     SoftMarginLoss |case, x, y| SoftMarginLoss::new().reduction(reduction(case)).forward(&x, &y);
     BCEWithLogitsLoss |case, x, y| {
         weighted!(case, BCEWithLogitsLoss::new().reduction(reduction(case))).forward(&x, &y)
@@ -113,6 +119,20 @@ pub const ROWS: &[Row] = loss_rows! {
         weighted!(case, loss).forward(&x, &y)
     };
 };
+
+/// With parameters.
+pub const ADAPTIVE: &[Row] = &[Row {
+    module: "AdaptiveLogSoftmaxWithLoss",
+    run: |case| {
+        let options = AdaptiveLogSoftmaxOptions::default().div_value(case.float("div_value", 4.0));
+        let options = options.head_bias(case.flag("head_bias", false));
+        let cutoffs: Vec<usize> = serde_json::from_value(case.arg("cutoffs").unwrap().clone()).unwrap();
+        let (features, classes) = (case.size("in_features", 0), case.size("n_classes", 0));
+        let model = case.loaded(AdaptiveLogSoftmaxWithLoss::with_options(features, classes, &cutoffs, options)?)?;
+        let (output, loss) = model.forward(&case.x(0)?, &case.x(1)?)?;
+        held(model, vec![output, loss])
+    },
+}];
 
 pub const TRIPLETS: &[Row] = &[Row {
     module: "TripletMarginWithDistanceLoss",

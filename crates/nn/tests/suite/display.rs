@@ -3,8 +3,9 @@
 use crate::common;
 use kiln_nn::{
     AdaptiveAvgPool2d, AvgPool2d, BCEWithLogitsLoss, BatchNorm1d, BatchNorm2d, BatchNormOptions, Conv2d, Conv2dOptions,
-    CrossEntropyLoss, Dropout, Embedding, Flatten, GELU, Identity, L1Loss, LayerNorm, Linear, LinearOptions,
-    LogSoftmax, MSELoss, MaxPool2d, Module, ModuleTree, NLLLoss, ReLU, Sequential, Sigmoid, Softmax, Tanh, seq,
+    CrossEntropyLoss, Dropout, Embedding, EmbeddingOptions, Flatten, GELU, Identity, L1Loss, LayerNorm, Linear,
+    LinearOptions, LogSoftmax, MSELoss, MaxPool2d, Module, ModuleTree, NLLLoss, ReLU, Sequential, Sigmoid, Softmax,
+    Tanh, seq,
 };
 use kiln_tensor::{Device, Reduction, Result, Tensor};
 
@@ -108,7 +109,7 @@ fn build(expr: &str) -> Result<Option<Box<dyn ModuleTree>>> {
         "nn.LayerNorm([2, 3], eps=1e-6, elementwise_affine=False)" =>
             LayerNorm::with_options(&[2, 3], 1e-6, false, true, Device::Cpu)?,
         "nn.Embedding(10, 4)" => Embedding::new(10, 4)?,
-        "nn.Embedding(10, 4, padding_idx=0)" => Embedding::with_options(10, 4, Some(0), Device::Cpu)?,
+        "nn.Embedding(10, 4, padding_idx=0)" => Embedding::with_options(10, 4, EmbeddingOptions::default().padding_idx(0), Device::Cpu)?,
         "nn.MSELoss()" => MSELoss::new(),
         "nn.MSELoss(reduction='sum')" => MSELoss::new().reduction(Reduction::Sum),
         "nn.L1Loss()" => L1Loss::new(),

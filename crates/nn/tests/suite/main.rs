@@ -4,11 +4,13 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod adaptive_softmax;
 mod averages;
 mod derive;
 mod display;
 mod dropout;
 mod early_stopping;
+mod embeddings;
 mod grad_scaler;
 mod losses;
 mod metrics;

@@ -5,7 +5,7 @@ use kiln_backend::{DType, Error, Result, ScatterMode};
 use kiln_derive::located;
 use smallvec::smallvec;
 
-use super::check;
+use super::{check, embedding::shares};
 use crate::{
     autograd::{no_grad, one, record, untraced},
     tensor::Tensor,
@@ -34,6 +34,8 @@ pub struct BagOptions<'a> {
     pub per_sample_weights: Option<&'a Tensor>,
     /// Whether the last of the offsets is the end of the last bag, rather than the beginning of another.
     pub include_last_offset: bool,
+    /// Whether the gradient of a row is divided by the number of times that it is listed; not for [`BagMode::Max`].
+    pub scale_grad_by_freq: bool,
 }
 
 const OP: &str = "embedding_bag";
@@ -50,7 +52,7 @@ impl Tensor {
     /// # Errors
     /// If this is not a floating-point matrix, a number or an offset is out of range, the first offset is not 0, indices or
     /// offsets are not integers or have other dimensions, there are weights that are not of the shape of the indices or not for a
-    /// sum, or devices or dtypes differ.
+    /// sum, gradients of maxima are to be scaled by frequency, or devices or dtypes differ.
     pub fn embedding_bag(
         &self,
         indices: &Tensor,
@@ -72,6 +74,9 @@ impl Tensor {
             if options.mode != BagMode::Sum {
                 return Err(Error::argument(OP, format!("weights are for a sum, not for {:?}", options.mode)));
             }
+        }
+        if options.scale_grad_by_freq && options.mode == BagMode::Max {
+            return Err(Error::argument(OP, "gradients of maxima are not scaled by frequency"));
         }
         let bags = inside(|| Bags::new(self, indices, offsets, options)).map_err(|error| error.of_op(OP))?;
         let out = match options.mode {
@@ -208,7 +213,7 @@ fn sums(table: &Tensor, bags: &Bags, width: usize, options: &BagOptions<'_>) -> 
     let reads_table = weights.is_some_and(Tensor::requires_grad);
     let saved: Vec<&Tensor> = weights.into_iter().chain(reads_table.then_some(table)).collect();
     let (bags, has_weights) = (bags.clone(), weights.is_some());
-    let (rows, dtype) = (table.dims()[0], table.dtype());
+    let (rows, dtype, scales) = (table.dims()[0], table.dtype(), options.scale_grad_by_freq);
     record(out, "EmbeddingBagBackward0", &inputs, &saved, move |ctx| {
         let weights = if has_weights { Some(ctx.saved(0)?) } else { None };
         let mut grad = ctx.grad()?.widened()?;
@@ -218,8 +223,14 @@ fn sums(table: &Tensor, bags: &Bags, width: usize, options: &BagOptions<'_>) -> 
         let grad = bags.grads(grad)?;
         let of_table = ctx.when(0, || {
             let sum = Tensor::zeros([rows, width], grad.options())?;
+            let shares = if scales { Some(shares(&bags.indices, rows, grad.dtype())?) } else { None };
             bags.blocks(width, |start, indices, bag| {
-                sum.index_add_(0, indices, &weighted(grad.index_select(0, bag)?, weights.as_ref(), start)?)
+                let each = weighted(grad.index_select(0, bag)?, weights.as_ref(), start)?;
+                let each = match &shares {
+                    Some(shares) => each.mul(&shares.narrow(0, start, indices.numel())?)?,
+                    None => each,
+                };
+                sum.index_add_(0, indices, &each)
             })?;
             sum.to_dtype(dtype)
         })?;

@@ -274,6 +274,7 @@ pub fn embedding_bag(x: &Tensor, y: &Tensor, r: &mut Choices) -> Result<Tensor> 
         padding_idx: r.flag().then(|| r.size()),
         per_sample_weights: weights.as_ref().filter(|_| mode == BagMode::Sum),
         include_last_offset: r.flag(),
+        scale_grad_by_freq: r.flag(),
     };
     table.embedding_bag(&indices, r.flag().then_some(&offsets), &options)
 }

@@ -206,7 +206,7 @@ const SINGLE: &[(&str, Call)] = calls! {
     pin_memory |x, _, _r| x.pin_memory();
     channels_last |x, _, r| images(x, r).channels_last();
     pad |x, _, r| x.pad(&r.extents(), r.pick(&[PadMode::Constant(2.0), PadMode::Reflect, PadMode::Replicate, PadMode::Circular]));
-    embedding |x, _, r| x.embedding(&r.index(), r.flag().then(|| r.size()));
+    embedding |x, _, r| x.embedding(&r.index(), r.flag().then(|| r.size()), r.flag());
     conv2d |x, y, r| convolution(x, y, r, false, Tensor::conv2d);
     conv2d_add_relu |x, y, r| convolution(x, y, r, false, |x, w, b, rule| {
         // The result has an extent of the residual's shape, often.
@@ -311,6 +311,7 @@ const IN_PLACE: &[(&str, Call)] = &[
     ("zero_", |x, _, r| changed(x, r, |x, _| x.zero_())),
     ("uniform_", |x, _, r| changed(x, r, |x, r| x.uniform_(r.float(), r.float()))),
     ("normal_", |x, _, r| changed(x, r, |x, r| x.normal_(r.float(), r.float()))),
+    ("embedding_renorm_", |x, _, r| changed(x, r, |x, r| x.embedding_renorm_(&r.index(), r.float(), r.float()))),
     ("bernoulli_", |x, _, r| changed(x, r, |x, r| x.bernoulli_(r.float()))),
     ("masked_fill_", |x, y, r| changed(x, r, |x, r| x.masked_fill_(&r.mask(), operand(y, r)))),
     ("scatter_", |x, y, r| changed(x, r, |x, r| x.scatter_(r.dim(), &r.index(), operand(y, r)))),

@@ -165,12 +165,19 @@ pub fn grid_options(a: &Args) -> GridSample {
     }
 }
 
+/// Shortens the rows that are looked up, if they are to be.
+fn renormalized(table: &Tensor, numbers: &Tensor, a: &Args) -> Result<(), Miss> {
+    if a.flag("sparse") {
+        return Err(lacks("sparse"));
+    }
+    let norm_type = a.float("norm_type").unwrap_or(2.0);
+    a.float("max_norm").map_or(Ok(()), |max_norm| Ok(table.embedding_renorm_(numbers, max_norm, norm_type)?))
+}
+
 /// PyTorch's function takes the numbers first, OpInfo the table.
 pub fn embedding_bag(x: &[Tensor], a: &Args) -> Result<Tensor, Miss> {
     let (table, numbers) = if x[0].dtype().is_float() { (&x[0], &x[1]) } else { (&x[1], &x[0]) };
-    if a.get("max_norm").is_some() || a.flag("scale_grad_by_freq") || a.flag("sparse") {
-        return Err(lacks("max_norm, scale_grad_by_freq, sparse"));
-    }
+    renormalized(table, numbers, a)?;
     let padding = a.int("padding_idx").map(|row| if row < 0 { row + table.dims()[0] as i64 } else { row });
     let options = BagOptions {
         mode: match a.text("mode") {
@@ -181,6 +188,7 @@ pub fn embedding_bag(x: &[Tensor], a: &Args) -> Result<Tensor, Miss> {
         padding_idx: padding.map(|row| row as usize),
         per_sample_weights: a.tensor("per_sample_weights", x),
         include_last_offset: a.flag("include_last_offset"),
+        scale_grad_by_freq: a.flag("scale_grad_by_freq"),
     };
     Ok(table.embedding_bag(numbers, a.tensor("offsets", x), &options)?)
 }
@@ -253,10 +261,8 @@ table! {
     embedding => |x, a| {
         // PyTorch's function takes the numbers first, OpInfo the table.
         let (table, numbers) = if x[0].dtype().is_float() { (&x[0], &x[1]) } else { (&x[1], &x[0]) };
-        if a.get("max_norm").is_some() || a.flag("scale_grad_by_freq") || a.flag("sparse") {
-            return Err(lacks("max_norm, scale_grad_by_freq, sparse"));
-        }
+        renormalized(table, numbers, a)?;
         let padding = a.int("padding_idx").map(|row| if row < 0 { row + table.dims()[0] as i64 } else { row });
-        table.embedding(numbers, padding.map(|row| row as usize))?
+        table.embedding(numbers, padding.map(|row| row as usize), a.flag("scale_grad_by_freq"))?
     };
 }

@@ -334,7 +334,7 @@ pub const IMAGE_OPS: &[Check] = checks! {
     pad IMAGES Any |x| x[0].pad(&[1, 2], PadMode::Replicate);
     pad IMAGES Any |x| x[0].pad(&[4, 0, 1, 1], PadMode::Circular);
     pad IMAGES Any |x| x[0].pad(&[-1, 2, 1, -2], PadMode::Circular);
-    embedding ROWS Any |x| x[0].embedding(&numbers(&[2, 0, 2, 3], [2, 2]), None);
+    embedding ROWS Any |x| x[0].embedding(&numbers(&[2, 0, 2, 3], [2, 2]), None, false);
 };
 
 macro_rules! gradient_rows {

@@ -37,7 +37,7 @@ fn ten_thousand_ones_at_one_place() -> Result<()> {
 
         let table = zeros(&[2, 3])?.requires_grad_(true)?;
         table
-            .embedding(&index.reshape([100, 100])?, None)?
+            .embedding(&index.reshape([100, 100])?, None, false)?
             .backward_with(&Tensor::ones([100, 100, 3], dtype)?, BackwardOptions::default())?;
         assert_eq!(gradient(&table)?, [want, want, want, 0.0, 0.0, 0.0], "embedding");
     }

@@ -46,7 +46,7 @@ fn indices_are_of_any_integer_dtype() -> Result<()> {
         assert_eq!(x.scatter(1, &each, 9)?.to_vec::<f32>()?, [9., 1., 9., 3., 4., 5.]);
         assert_eq!(x.scatter_add(1, &each, &x)?.to_vec::<f32>()?, [1., 1., 2., 3., 4., 5.]);
         assert_eq!(x.index_add(1, &list, &x.narrow(1, 0, 2)?)?.to_vec::<f32>()?, [1., 1., 2., 7., 4., 8.]);
-        assert_eq!(x.t()?.embedding(&list, None)?.to_vec::<f32>()?, [2., 5., 0., 3.]);
+        assert_eq!(x.t()?.embedding(&list, None, false)?.to_vec::<f32>()?, [2., 5., 0., 3.]);
         if dtype != DType::U8 {
             assert_eq!(x.i((.., &list))?.to_vec::<f32>()?, [2., 0., 5., 3.]);
         }
@@ -221,7 +221,7 @@ fn errors_name_the_method_and_the_shape_given() -> Result<()> {
         "{}",
         text(x.take_along_dim(&far, 1))
     );
-    assert!(text(x.embedding(&far, None)).starts_with("embedding: index 7"));
+    assert!(text(x.embedding(&far, None, false)).starts_with("embedding: index 7"));
     assert!(text(x.detach().scatter_(1, &far, 1)).starts_with("scatter_: index 7"));
     assert!(text(x.t()?.view_as(&floats(&[0.; 6])?)).starts_with("view_as: "));
     assert!(text(x.sum_keepdim(5)).starts_with("sum_keepdim: "));
