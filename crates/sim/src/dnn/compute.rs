@@ -82,7 +82,7 @@ pub fn waver(values: &mut [f64], data: Data, seed: u64) {
 
 /// The offset of the input pixel that a tap of an output pixel reads or, if not `forward`, of the output pixel that
 /// reads an input pixel by that tap.
-fn partner(problem: &Problem, forward: bool, [n, row, col]: [usize; 3], tap: [usize; 2]) -> usize {
+fn partner(problem: &Problem, forward: bool, [n, depth, row, col]: [usize; 4], tap: [usize; 3]) -> usize {
     let [x, _, y] = problem.images();
     let to = if forward { x } else { y };
     let along = |axis: usize, at: usize| {
@@ -95,8 +95,10 @@ fn partner(problem: &Problem, forward: bool, [n, row, col]: [usize; 3], tap: [us
         };
         place.filter(|&place| place < to.dims[2 + axis])
     };
-    match (along(0, row), along(1, col)) {
-        (Some(row), Some(col)) => n * to.steps[0] + row * to.steps[2] + col * to.steps[3],
+    match (along(0, depth), along(1, row), along(2, col)) {
+        (Some(depth), Some(row), Some(col)) => {
+            n * to.steps[0] + depth * to.steps[2] + row * to.steps[3] + col * to.steps[4]
+        }
         _ => OUTSIDE,
     }
 }
@@ -113,16 +115,17 @@ fn convolve(problem: &Problem, [mut x, mut w, mut y]: [Vec<f64>; 3]) -> Vec<f64>
     let (to_image, to, from_image, from) =
         if forward { (y_image, &mut y, x_image, &x) } else { (x_image, &mut x, y_image, &y) };
     let (inner, outer) = (from_image.dims[1] / problem.groups, to_image.dims[1] / problem.groups);
-    let [.., kh, kw] = w_image.dims;
-    let [_, _, height, width] = to_image.dims;
-    let taps: Vec<[usize; 2]> = (0..kh * kw).map(|tap| [tap / kw, tap % kw]).collect();
+    let [.., kd, kh, kw] = w_image.dims;
+    let [_, _, depth, height, width] = to_image.dims;
+    let taps: Vec<[usize; 3]> = (0..kd * kh * kw).map(|tap| [tap / (kh * kw), tap / kw % kh, tap % kw]).collect();
     // The columns of the matrix: tap, and channel of `from`.
     let columns: Vec<[usize; 2]> = (0..taps.len()).flat_map(|tap| (0..inner).map(move |c| [tap, c])).collect();
-    let pixels = to_image.dims[0] * height * width;
+    let area = height * width;
+    let pixels = to_image.dims[0] * depth * area;
     for first in (0..pixels).step_by(BLOCK) {
         let count = BLOCK.min(pixels - first);
-        let places: Vec<[usize; 3]> =
-            (first..first + count).map(|i| [i / (height * width), i / width % height, i % width]).collect();
+        let place = |i: usize| [i / (depth * area), i / area % depth, i / width % height, i % width];
+        let places: Vec<[usize; 4]> = (first..first + count).map(place).collect();
         let met: Vec<usize> =
             taps.iter().flat_map(|tap| places.iter().map(|place| partner(problem, forward, *place, *tap))).collect();
         for group in 0..problem.groups {
@@ -134,25 +137,25 @@ fn convolve(problem: &Problem, [mut x, mut w, mut y]: [Vec<f64>; 3]) -> Vec<f64>
                 }
             };
             let to_at = |pixel: usize, channel: usize| {
-                let [n, row, col] = places[pixel];
-                let [image, channels, rows, cols] = to_image.steps;
-                n * image + (group * outer + channel) * channels + row * rows + col * cols
+                let [n, plane, row, col] = places[pixel];
+                let [image, channels, planes, rows, cols] = to_image.steps;
+                n * image + (group * outer + channel) * channels + plane * planes + row * rows + col * cols
             };
             let w_at = |column: usize, channel: usize| {
-                let ([tap, c], [outputs, inputs, rows, cols]) = (columns[column], w_image.steps);
-                let [i, j] = taps[if problem.mirrored { taps.len() - 1 - tap } else { tap }];
+                let ([tap, c], [outputs, inputs, planes, rows, cols]) = (columns[column], w_image.steps);
+                let [plane, i, j] = taps[if problem.mirrored { taps.len() - 1 - tap } else { tap }];
                 let (o, c) = if forward { (group * outer + channel, c) } else { (group * inner + c, channel) };
-                o * outputs + c * inputs + i * rows + j * cols
+                o * outputs + c * inputs + plane * planes + i * rows + j * cols
             };
-            let depth = columns.len();
+            let terms = columns.len();
             if problem.direction == Direction::Filter {
                 let gradient = |pixel, channel| to[to_at(pixel, channel)];
-                let sums = product([depth, outer, count], |column, pixel| matrix(pixel, column), gradient);
+                let sums = product([terms, outer, count], |column, pixel| matrix(pixel, column), gradient);
                 for (i, sum) in sums.into_iter().enumerate() {
-                    w[w_at(i % depth, i / depth)] += sum;
+                    w[w_at(i % terms, i / terms)] += sum;
                 }
             } else {
-                let sums = product([count, outer, depth], matrix, |column, channel| w[w_at(column, channel)]);
+                let sums = product([count, outer, terms], matrix, |column, channel| w[w_at(column, channel)]);
                 for (i, sum) in sums.into_iter().enumerate() {
                     to[to_at(i % count, i / count)] = sum;
                 }

@@ -42,10 +42,11 @@ fn overlaps(tensor: &Record) -> bool {
     let (dims, strides) = (tensor.dims(), tensor.numbers(903));
     let mut axes: Vec<_> = strides.iter().zip(dims).filter(|(stride, dim)| **dim > 1 && **stride > 0).collect();
     axes.sort_unstable();
+    // As the library sees it: every index along an axis takes as much as the whole axis of the next smaller stride.
     let mut reach = 1;
     axes.into_iter().any(|(stride, dim)| {
         let over = *stride < reach;
-        reach += (dim - 1) * stride;
+        reach = dim * stride;
         over
     })
 }

@@ -71,11 +71,14 @@ impl Problem {
     /// What is fused must be one of the patterns that the library has engines for.
     pub fn check_fusion(&self) -> Result<(), Refusal> {
         let target = self.target();
-        let per_channel = |image: &Image, data| image.dims == [1, target.dims[1], 1, 1] && image.data == data;
+        let per_channel = |image: &Image, data| image.dims == [1, target.dims[1], 1, 1, 1] && image.data == data;
         let like = |image: &Image| (image.dims, image.steps, image.data) == (target.dims, target.steps, target.data);
         let fits = match (self.direction, &self.steps[..], self.fused()) {
             (_, [], []) => true,
-            (Direction::Forward, [Add] | [Add, Relu], [bias]) => per_channel(bias, self.data),
+            (Direction::Forward, [Add], [bias]) => per_channel(bias, self.data),
+            // Kiln fuses nothing else for volumes.
+            _ if self.volumes => false,
+            (Direction::Forward, [Add, Relu], [bias]) => per_channel(bias, self.data),
             (Direction::Forward, [Add, Add, Relu], [other, bias]) => like(other) && per_channel(bias, self.data),
             (Direction::Data, [ReluGrad], [y]) => like(y),
             (Direction::Data, [ReluGrad, Sums], [y, sums]) => like(y) && per_channel(sums, Data::F32),
@@ -94,7 +97,7 @@ impl Problem {
         let words = |channels: usize| (channels * self.data.bytes()).is_multiple_of(4);
         let [x, w, _] = self.images().map(|image| image.dims);
         let fits = self.groups == 1 && x[1] > 1 && words(x[1]) && words(w[0]);
-        if self.has_sums() && (!fits || self.stride != [1, 1] && self.dilation != [1, 1]) {
+        if self.has_sums() && (!fits || self.stride != [1; 3] && self.dilation != [1; 3]) {
             return Err(unsupported("engines with sums take one group, pixels of whole words, strides or dilations"));
         }
         Ok(())

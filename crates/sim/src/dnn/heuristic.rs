@@ -105,7 +105,9 @@ impl Engine {
         match self.method {
             Method::ImplicitGemm | Method::Attention => 0,
             Method::ImplicitPrecompGemm => (16 * problem.depth()).next_multiple_of(512),
-            Method::Gemm => problem.depth() * problem.groups * y.dims[2] * y.dims[3] * problem.data.bytes(),
+            Method::Gemm => {
+                problem.depth() * problem.groups * y.dims[2..].iter().product::<usize>() * problem.data.bytes()
+            }
             Method::Transform => 8 * (x.count() + y.count() + 4 * w.count()),
         }
     }
@@ -126,14 +128,16 @@ impl Engine {
 
 impl Method {
     fn supports(self, problem: &Problem) -> bool {
-        let plain = problem.groups == 1 && problem.dilation == [1, 1] && !problem.channels_last();
+        let plain = problem.groups == 1 && problem.dilation == [1; 3] && !problem.channels_last();
         let single = matches!(problem.data, Data::F32 | Data::F16) && !problem.mirrored;
         let [.., height, width] = problem.images()[1].dims;
         match self {
             Method::ImplicitGemm | Method::ImplicitPrecompGemm => true,
             Method::Gemm => plain,
             Method::Attention => false,
-            Method::Transform => plain && single && problem.stride == [1, 1] && height == width && height <= 5,
+            Method::Transform => {
+                plain && single && !problem.volumes && problem.stride == [1; 3] && height == width && height <= 5
+            }
         }
     }
 }

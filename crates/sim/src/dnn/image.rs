@@ -1,9 +1,10 @@
-//! Images and filters in memory: their extents, strides and element types.
+//! Images, volumes and filters in memory: their extents, strides and element types.
 use super::attributes::Record;
 use super::status::{Refusal, unsupported};
 use crate::blas::problem::Data;
 
-/// An image or a filter in memory: extents and strides in elements.
+/// An image, a volume or a filter in memory: extents and strides in elements, of samples, channels, depth, height and width. An
+/// image has a depth of 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Image {
     /// Its id, by which a variant pack gives it an address.
@@ -11,28 +12,37 @@ pub struct Image {
     /// The number of bytes that the address is a multiple of.
     pub alignment: u64,
     pub data: Data,
-    pub dims: [usize; 4],
+    pub dims: [usize; 5],
     /// Those of a dense tensor, whatever was given for an extent of 1.
-    pub steps: [usize; 4],
+    pub steps: [usize; 5],
     /// The stride of the channels as it was given.
     pub channel_step: usize,
 }
 
-/// Whether a tensor is dense in the order NHWC, if `last`, or NCHW; both can be.
-fn is_dense(dims: [usize; 4], steps: [usize; 4], last: bool) -> bool {
+/// Whether a tensor is dense in the order NHWC, if `last`, or NCHW (of volumes NDHWC and NCDHW); both can be.
+fn is_dense(dims: [usize; 5], steps: [usize; 5], last: bool) -> bool {
     let dense = strides(dims, last);
-    (0..4).all(|dim| dims[dim] == 1 || steps[dim] == dense[dim])
+    (0..5).all(|dim| dims[dim] == 1 || steps[dim] == dense[dim])
 }
 
-fn strides([_, c, h, w]: [usize; 4], last: bool) -> [usize; 4] {
-    if last { [h * w * c, 1, w * c, c] } else { [c * h * w, h * w, w, 1] }
+fn strides([_, c, d, h, w]: [usize; 5], last: bool) -> [usize; 5] {
+    if last { [d * h * w * c, 1, h * w * c, w * c, c] } else { [c * d * h * w, d * h * w, h * w, w, 1] }
+}
+
+/// Values of a tensor with a depth of its own, or with the given value for it.
+fn with_depth(values: &[i64], depth: i64) -> Option<[usize; 5]> {
+    let all = match *values {
+        [n, c, h, w] => [n, c, depth, h, w],
+        [n, c, d, h, w] => [n, c, d, h, w],
+        _ => return None,
+    };
+    Some(all.map(|value| value as usize))
 }
 
 impl Image {
     pub fn new(tensor: &Record) -> Result<Image, Refusal> {
-        let four = |values: &[i64]| Some(<[i64; 4]>::try_from(values).ok()?.map(|value| value as usize));
-        let (Some(dims), Some(steps)) = (four(tensor.dims()), four(tensor.numbers(903))) else {
-            return Err(unsupported("the simulator has convolutions of two axes only"));
+        let (Some(dims), Some(steps)) = (with_depth(tensor.dims(), 1), with_depth(tensor.numbers(903), 1)) else {
+            return Err(unsupported("the simulator has convolutions of two and three axes only"));
         };
         let last = !is_dense(dims, steps, false);
         if last && !is_dense(dims, steps, true) {

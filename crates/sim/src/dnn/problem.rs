@@ -15,9 +15,12 @@ pub struct Problem {
     pub tensors: Vec<Image>,
     /// What is fused to it, in order.
     pub steps: Vec<Step>,
-    pub padding: [usize; 2],
-    pub stride: [usize; 2],
-    pub dilation: [usize; 2],
+    /// Whether it is of volumes. Images move along a depth of 1.
+    pub volumes: bool,
+    /// Along depth, height and width.
+    pub padding: [usize; 3],
+    pub stride: [usize; 3],
+    pub dilation: [usize; 3],
     pub groups: usize,
     /// The filter is mirrored: `CUDNN_CONVOLUTION`.
     pub mirrored: bool,
@@ -65,17 +68,20 @@ impl Problem {
         if !(w.is_dense(false) || x.is_dense(true) && y.is_dense(true)) {
             return Err(unsupported("a filter in NHWC with images in NCHW"));
         }
-        let pair = |attribute, default: usize| {
-            [0, 1].map(|axis| rule.numbers(attribute).get(axis).map_or(default, |value| *value as usize))
+        let axes = rule.numbers(103).len();
+        let along = |attribute, default: usize| {
+            let value = |axis: usize| rule.numbers(attribute).get(axis).map_or(default, |value| *value as usize);
+            [0, 1, 2].map(|axis| (axis + axes).checked_sub(3).map_or(default, value))
         };
         let problem = Problem {
             direction,
             data: w.data,
             tensors: [x, w, y].into_iter().chain(fused).collect(),
             steps,
-            padding: pair(105, 0),
-            stride: pair(103, 1),
-            dilation: pair(102, 1),
+            volumes: axes == 3,
+            padding: along(105, 0),
+            stride: along(103, 1),
+            dilation: along(102, 1),
             groups: x.dims[1] / w.dims[1],
             mirrored: rule.number(101, 0) == 0,
             alpha: convolution.float(alpha, 1.0),

@@ -28,8 +28,8 @@ impl Random {
     }
 }
 
-/// Whether a graph has something that the simulator has no engine for, though the real library may: tensors with gaps or of
-/// mixed orders, tensors without a number, other operations after a convolution than Kiln fuses to it.
+/// Whether a graph has something that the simulator has no engine for, though the real library may: tensors with gaps, of several
+/// types or of mixed orders, tensors without a number, other operations after a convolution than Kiln fuses to it.
 #[derive(Debug, Default)]
 pub struct Beyond(bool);
 
@@ -42,15 +42,29 @@ fn spare(asked: &mut Asked, random: &mut Random, descs: &[usize]) {
     }
 }
 
+/// The strides of a dense tensor, with the channels last or first.
+fn dense_strides(dims: &[i64], last: bool) -> Vec<i64> {
+    let product = |dims: &[i64]| dims.iter().product::<i64>();
+    let strides = (0..dims.len()).map(|dim| match (dim, last) {
+        (1, true) => 1,
+        (0, true) => product(&dims[1..]),
+        (_, true) => product(&dims[dim + 1..]) * dims[1],
+        _ => product(&dims[dim + 1..]),
+    });
+    strides.collect()
+}
+
 /// Asks one library for a random graph, with mistakes in about half of them. Returns what it proposes: `None` if the graph
 /// is not even valid.
 pub fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond) -> Option<bool> {
     let mistakes = random.once_in(2);
     // One mistake in about four chances for it, where there are any.
     let slips = |random: &mut Random, chances: u64| mistakes && random.once_in(chances);
-    let direction = random.below(3) as usize;
+    let (direction, axes) = (random.below(3) as usize, if random.once_in(4) { 3 } else { 2 });
     // What is after the convolution: `b` a bias, `z` another tensor that is added, `r` ReLU, `g` ReLU's gradient, `s` sums.
     let after = match direction {
+        0 if axes == 3 && random.once_in(3) => "b",
+        _ if axes == 3 => "",
         0 if random.once_in(3) => random.of(&["br", "zbr"]),
         1 if random.once_in(2) => random.of(&["g", "gs"]),
         _ => "",
@@ -60,23 +74,24 @@ pub fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond)
     let bytes = i64::from([4, 8, 2][usize::from(data == 1) + 2 * usize::from(data == 2 || data == 9)]);
     let groups = random.of(&[1, 1, 1, 2, 3]);
     let (n, c, k) = (random.of(&[1, 2, 5]), groups * random.of(&[1, 2, 4]), groups * random.of(&[1, 3, 4]));
-    let pair = |random: &mut Random, all: &[i64]| [random.of(all), random.of(all)];
-    let (taps, image) = (pair(random, &[1, 2, 3, 5]), pair(random, &[5, 6, 8, 9, 12]));
+    let several = |random: &mut Random, all: &[i64]| (0..axes).map(|_| random.of(all)).collect::<Vec<i64>>();
+    let (taps, image) = (several(random, &[1, 2, 3, 5]), several(random, &[5, 6, 8, 9, 12]));
     let (pad, stride, dilation) =
-        (pair(random, &[0, 0, 1, 2]), pair(random, &[1, 1, 2, 3]), pair(random, &[1, 1, 1, 2]));
+        (several(random, &[0, 0, 1, 2]), several(random, &[1, 1, 2, 3]), several(random, &[1, 1, 1, 2]));
     let along = |axis: usize| {
         (image[axis] + 2 * pad[axis] - (taps[axis] - 1) * dilation[axis] - 1).div_euclid(stride[axis]) + 1
     };
-    let mut dims = [[n, c, image[0], image[1]], [k, c / groups, taps[0], taps[1]], [n, k, along(0), along(1)]];
+    let out: Vec<i64> = (0..axes).map(along).collect();
+    let mut dims = [[&[n, c], &image[..]], [&[k, c / groups], &taps], [&[n, k], &out]].map(|dims| dims.concat());
     // Extents that do not fit.
     if slips(random, 4) {
-        let (tensor, dim) = (random.below(3) as usize, random.below(4) as usize);
+        let (tensor, dim) = (random.below(3) as usize, random.below(axes as u64 + 2) as usize);
         dims[tensor][dim] += random.of(&[-1, 1, 1, 2]);
     }
     let last = random.once_in(2);
-    let mut strides = dims.map(|[_, c, h, w]| if last { [h * w * c, 1, w * c, c] } else { [c * h * w, h * w, w, 1] });
+    let mut strides = dims.each_ref().map(|dims| dense_strides(dims, last));
     if slips(random, 6) {
-        let (tensor, dim) = (random.below(3) as usize, random.below(4) as usize);
+        let (tensor, dim) = (random.below(3) as usize, random.below(axes as u64 + 2) as usize);
         strides[tensor][dim] = random.of(&[-1, 0, 1, 2, 1000]);
         beyond.0 = true;
     }
@@ -155,15 +170,15 @@ pub fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond)
     }
     let mode = random.below(2) as i32;
     asked.set(rule, 101, CONVOLUTION_MODE, &[mode]);
-    asked.set(rule, 106, INT64, &[if slips(random, 12) { random.of(&[-1, 0, 1, 3]) } else { 2i64 }]);
-    for (attribute, mut pair) in [(102, dilation), (103, stride), (104, pad), (105, pad)] {
+    asked.set(rule, 106, INT64, &[if slips(random, 12) { random.of(&[-1, 0, 1, 3]) } else { axes as i64 }]);
+    for (attribute, mut values) in [(102, dilation), (103, stride), (104, pad.clone()), (105, pad)] {
         if slips(random, 16) {
-            pair[random.below(2) as usize] = random.of(&[-1, 0]);
+            values[random.below(axes as u64) as usize] = random.of(&[-1, 0]);
         }
         match slips(random, 24) {
             true if random.once_in(2) => {}
-            true => asked.set(rule, attribute, INT64, &[pair[0], pair[1], 1]),
-            false => asked.set(rule, attribute, INT64, &pair),
+            true => asked.set(rule, attribute, INT64, &[&values[..], &[1]].concat()),
+            false => asked.set(rule, attribute, INT64, &values),
         }
     }
     asked.finalize("a convolution", rule);
@@ -197,19 +212,19 @@ pub fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond)
     spare(asked, random, &parts);
     let mut operations = vec![operation];
     if !after.is_empty() {
-        let mut channel_dims = [1, dims[result][1], 1, 1];
+        let per_channel = || [&[1, dims[result][1]], &vec![1; axes][..]].concat();
+        let mut channel_dims = per_channel();
         if slips(random, 6) {
-            channel_dims[random.below(4) as usize] = random.of(&[1, 2, 3, k]);
+            channel_dims[random.below(axes as u64 + 2) as usize] = random.of(&[1, 2, 3, k]);
         }
-        let [_, c, h, w] = channel_dims;
         let data_of_channels = if after.contains('s') { compute } else { data };
         let mut of = |asked: &mut Asked, random: &mut Random, uid, dims: &[i64], strides: &[i64], data| {
             dense(asked, random, uid, dims, strides, data, false)
         };
-        let channels = of(asked, random, 4, &channel_dims, &[c * h * w, h * w, w, 1], data_of_channels);
+        let channels = of(asked, random, 4, &channel_dims, &dense_strides(&channel_dims, false), data_of_channels);
         let like = of(asked, random, 5, &dims[result], &strides[result], data);
         let end = of(asked, random, result as i64 + 1, &dims[result], &strides[result], data_of[result]);
-        beyond.0 |= channel_dims != [1, dims[result][1], 1, 1] || data_of != [data; 3];
+        beyond.0 |= channel_dims != per_channel();
         // The real library looks no closer at what was not finalized, and fails later in some way.
         if !asked.whole {
             return None;
@@ -273,6 +288,7 @@ pub fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond)
         }
         spare(asked, random, &[&flow[..], &[channels, like]].concat());
     }
+    beyond.0 |= data_of != [data; 3];
     let graph = asked.create(15);
     if slips(random, 30) {
         operations.push(operations[0]);
