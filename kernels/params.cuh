@@ -282,24 +282,29 @@ struct PackedMean {
     Dim dims[2];
 };
 
-// A convolution of images [N, C, H, W] by a filter, or one of its gradients: a result is a sum of products of a and b.
-struct Convolution {
+// A convolution of images [N, C, H, W] (N = 2) or volumes [N, C, D, H, W] (N = 3) by a filter, or one of its gradients: a
+// result is a sum of products of a and b.
+template <int N>
+struct ConvolutionOf {
+    static constexpr int AXES = N;
     // Results, and terms of each.
     uint64_t numel, terms;
     // Threads for a result.
     Lanes lanes;
-    // The last three extents of the result, and the last two of what is summed over, innermost first.
-    Dim result[3], term[2];
+    // The last extents of the result, all but one, and those of what is summed over, innermost first.
+    Dim result[N + 1], term[N];
     // Channels of a group.
     Dim group_in, group_out;
-    // Pairs are height first.
-    Dim stride[2];
-    int64_t padding[2], dilation[2];
-    // Sizes of the images that go in and come out.
-    int64_t size[2], out_size[2];
+    // Of each axis, the outermost first.
+    Dim stride[N];
+    int64_t padding[N], dilation[N];
+    // Sizes of the images or volumes that go in and come out.
+    int64_t size[N], out_size[N];
     // Strides.
-    int64_t a[4], b[4], out[4];
+    int64_t a[N + 2], b[N + 2], out[N + 2];
 };
+typedef ConvolutionOf<2> Convolution;
+typedef ConvolutionOf<3> VolumeConvolution;
 
 constexpr uint32_t REDUCTION_NONE = 0;
 constexpr uint32_t REDUCTION_MEAN = 1;

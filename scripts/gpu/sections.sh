@@ -160,7 +160,7 @@ section_memory() {
 
 # The groups of tests of `against_cpu`; those that call libraries (products, convolutions) come last.
 KERNEL_GROUPS='elementwise reductions indexing losses normalization pooling optimizers relu_bias_grad basics sums numbers
-    special_values wild_indices alignment turns convolution products recurrent attention'
+    special_values wild_indices alignment turns volumes convolution products recurrent attention'
 
 # The kernel suite under one of compute-sanitizer's tools, group by group, until the section's time is over.
 sanitize() {

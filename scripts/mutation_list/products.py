@@ -53,7 +53,7 @@ MUTATIONS = [
         "convolution_strides", "the strides of rows and columns exchanged in what cuDNN is told of a tensor",
         "crates/cuda/src/conv/graph.rs",
         "&wide(self.problem.format.strides(dims))",
-        "&{ let [n, c, h, w] = wide(self.problem.format.strides(dims)); [n, c, w, h] }",
+        "&{ let mut all = wide(self.problem.format.strides(dims)); all.swap(R - 1, R - 2); all }",
         ["conv2d_shapes"],
     ),
     Mutation(
@@ -102,16 +102,16 @@ MUTATIONS = [
     ),
     Mutation(
         "conv2d_padding", "taps in the padding after the image are read",
-        "kernels/conv2d.cu",
-        "return in >= 0 && in < p.size[d];",
-        "return in >= 0 && in <= p.size[d];",
+        "kernels/conv.cuh",
+        "return in >= 0 && in < p.size[axis];",
+        "return in >= 0 && in <= p.size[axis];",
         ["conv2d_by_the_kernel"],
     ),
     Mutation(
         "conv2d_stride", "the gradient of the input comes from pixels between the strides, too",
-        "kernels/conv2d.cu",
-        "return out * (int64_t)p.stride[d].extent == place && out < p.out_size[d];",
-        "return out < p.out_size[d];",
+        "kernels/conv.cuh",
+        "return out * (int64_t)p.stride[axis].extent == place && out < p.out_size[axis];",
+        "return out < p.out_size[axis];",
         ["conv2d_by_the_kernel"],
     ),
 ]

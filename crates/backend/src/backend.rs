@@ -5,10 +5,10 @@ use crate::{
     communicator::CommunicatorBackend,
     ops::{
         ArgReduceBackend, AttentionBackend, BatchNormBackend, BinaryBackend, ClassLossBackend, Conv2dBackend,
-        CopyBackend, DropoutBackend, FillBackend, GradScalerBackend, IndexBackend, LayerNormBackend, LinearBackend,
-        MatmulBackend, MemoryBackend, OptimBackend, PointwiseLossBackend, Pool2dBackend, RandomBackend, ReduceBackend,
-        ReluBiasGradBackend, RnnCellBackend, ScanBackend, SoftmaxBackend, SortBackend, TrilTriuBackend, UnaryBackend,
-        WhereCondBackend,
+        Conv3dBackend, CopyBackend, DropoutBackend, FillBackend, GradScalerBackend, IndexBackend, LayerNormBackend,
+        LinearBackend, MatmulBackend, MemoryBackend, OptimBackend, PointwiseLossBackend, Pool2dBackend, RandomBackend,
+        ReduceBackend, ReluBiasGradBackend, RnnCellBackend, ScanBackend, SoftmaxBackend, SortBackend, TrilTriuBackend,
+        UnaryBackend, WhereCondBackend,
     },
 };
 
@@ -45,6 +45,7 @@ pub trait Backend:
     + AttentionBackend
     + ReluBiasGradBackend
     + Conv2dBackend
+    + Conv3dBackend
     + Pool2dBackend
     + BatchNormBackend
     + LayerNormBackend

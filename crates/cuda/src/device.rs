@@ -69,7 +69,8 @@ pub(crate) struct Device {
     kernels: Kernels,
     libraries: &'static Libraries,
     products: OnceLock<Lt>,
-    convolutions: OnceLock<Dnn>,
+    convolutions: OnceLock<Dnn<4, 2>>,
+    volume_convolutions: OnceLock<Dnn<5, 3>>,
     attention_plans: OnceLock<AttentionPlans>,
     pub(crate) padded_channels: PaddedChannels,
     /// Held while one of these is made.
@@ -162,6 +163,7 @@ impl Device {
             libraries,
             products: OnceLock::new(),
             convolutions: OnceLock::new(),
+            volume_convolutions: OnceLock::new(),
             attention_plans: OnceLock::new(),
             padded_channels: PaddedChannels::default(),
             making: Mutex::new(()),
@@ -203,19 +205,28 @@ impl Device {
         Ok(self.products.get_or_init(|| made))
     }
 
-    /// cuDNN on this device; its handle is made when the first convolution needs it.
-    pub(crate) fn convolutions(&self) -> Result<&Dnn> {
-        if let Some(made) = self.convolutions.get() {
+    /// cuDNN's convolutions of images on this device; its handle is made when the first convolution needs it.
+    pub(crate) fn convolutions(&self) -> Result<&Dnn<4, 2>> {
+        self.dnn(&self.convolutions)
+    }
+
+    /// cuDNN's convolutions of volumes on this device, with a handle of their own.
+    pub(crate) fn volume_convolutions(&self) -> Result<&Dnn<5, 3>> {
+        self.dnn(&self.volume_convolutions)
+    }
+
+    fn dnn<'a, const R: usize, const A: usize>(&self, kept: &'a OnceLock<Dnn<R, A>>) -> Result<&'a Dnn<R, A>> {
+        if let Some(made) = kept.get() {
             return Ok(made);
         }
         let library = self.libraries.cudnn.as_ref().map_err(|reason| unavailable(self.index(), reason.as_str()))?;
         let _one_at_a_time = self.making.lock();
         self.stream.context.bind()?;
-        let made = match self.convolutions.get() {
+        let made = match kept.get() {
             Some(made) => return Ok(made),
             None => Dnn::new(library, self.stream, self.memory, &self.info)?,
         };
-        Ok(self.convolutions.get_or_init(|| made))
+        Ok(kept.get_or_init(|| made))
     }
 
     /// cuDNN's attention on this device; its handle is made when it is first needed.
@@ -245,7 +256,8 @@ impl Device {
     pub(crate) fn kept_plans(&self) -> impl Iterator<Item = (&'static str, String)> {
         let convolutions = self.convolutions.get().and_then(Dnn::kept_plans);
         let attention = self.attention_plans.get().and_then(AttentionPlans::kept_plans);
-        [("convolutions", convolutions), ("attention", attention)]
+        let volumes = self.volume_convolutions.get().and_then(Dnn::kept_plans);
+        [("convolutions", convolutions), ("convolutions of volumes", volumes), ("attention", attention)]
             .into_iter()
             .filter_map(|(of, text)| Some((of, text?)))
     }

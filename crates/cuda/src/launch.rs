@@ -129,7 +129,7 @@ structs! {
     params::Grid<9>
     params::Lines<1> params::Lines<2> params::Lines<3>
     params::Reduce params::RandomState params::Triangle params::Scatter params::Gather params::Search params::Sort
-    params::Matmul params::Pool params::Convolution params::PackedPool params::PackedMean params::Groups
+    params::Matmul params::Pool params::Convolution params::VolumeConvolution params::PackedPool params::PackedMean params::Groups
     params::PackedGroups params::PackedRows params::PackedNorm params::Norm params::ClassLoss params::LossFinish params::Optim
     params::Unscale
 }

@@ -54,7 +54,7 @@ mod view;
 pub mod convolution_plans {
     pub use crate::{
         attention::problem::{Pass, Problem as AttentionProblem, Strides},
-        conv::problem::Problem,
+        conv::problem::{Problem, VolumeProblem},
         described::{DescribedDevice, Planned, devices::DEVICES, problems, stub},
         image_format::Format,
         plan_cache::{DeviceKind, PlanCache},

@@ -52,7 +52,7 @@ mod pool;
 mod step;
 
 pub use self::{
-    conv::Convolution,
+    conv::{Convolution, VolumeConvolution},
     grid::{Place, blocks, limited_blocks, with_block_limit},
     packed_groups::PACK,
     packed_pool::{Images, PackedMean, PackedPool},

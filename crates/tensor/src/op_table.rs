@@ -198,7 +198,7 @@ macro_rules! structured_operations {
                 adaptive_max_pool2d "AdaptiveMaxPool2DBackward0" adaptive_max_pool2d_with_indices "AdaptiveMaxPool2DBackward0"
                 batch_norm "NativeBatchNormBackward0" batch_norm_with "ReluBackward0"
                 layer_norm "NativeLayerNormBackward0" group_norm +
-                conv1d + conv3d + conv_transpose1d + conv_transpose3d +
+                conv1d + conv3d "ConvolutionBackward0" conv_transpose1d + conv_transpose3d "ConvolutionBackward0"
                 max_pool1d + max_pool1d_with_indices + max_pool3d + max_pool3d_with_indices + avg_pool1d + avg_pool3d +
                 adaptive_avg_pool1d + adaptive_avg_pool3d + adaptive_max_pool1d + adaptive_max_pool1d_with_indices +
                 adaptive_max_pool3d + adaptive_max_pool3d_with_indices + lp_pool1d + lp_pool2d + lp_pool3d +

@@ -8,9 +8,8 @@ use super::{
     unary::UnaryGradArgs,
 };
 use crate::{
-    contract::{Arguments, Checked, has_dtype, has_shape, is_float, same_shape},
-    dtype::DType,
-    error::{Error, Result},
+    contract::{Arguments, Checked, has_dtype, has_shape, same_shape},
+    error::Result,
     layout::Layout,
     op::UnaryOp,
     view::{View, ViewMut},
@@ -33,43 +32,6 @@ impl Conv2d {
     pub fn extents(&self, w: &Layout) -> Conv2dExtents {
         let [o, group_in, kh, kw] = [0, 1, 2, 3].map(|dim| w.dims().get(dim).map_or(1, |&extent| extent));
         Conv2dExtents { kernel: [kh, kw], group_in, group_out: o / self.groups.max(1) }
-    }
-
-    /// Checks that an input `[N, C, H, W]`, a weight `[O, C / groups, kh, kw]` and an output `[N, O, H', W']` fit
-    /// together, in any of the three directions, and that the positions of taps do not overflow.
-    fn check(&self, op: &'static str, x: (&Layout, DType), w: (&Layout, DType), y: (&Layout, DType)) -> Result<()> {
-        is_float(op, x.1)?;
-        has_dtype(op, x.1, w.1)?;
-        has_dtype(op, x.1, y.1)?;
-        let (x, w, y) = (x.0, w.0, y.0);
-        let (&[n, c, h, wide], &[o, group_in, kh, kw], &[yn, yo, yh, yw]) = (x.dims(), w.dims(), y.dims()) else {
-            return Err(Error::shapes(op, x.shape(), w.shape(), "images and a weight have 4 dimensions"));
-        };
-        let groups = self.groups;
-        if groups == 0 || o % groups != 0 || c % groups != 0 || c / groups != group_in {
-            return Err(Error::shapes(
-                op,
-                x.shape(),
-                w.shape(),
-                format!("a weight [O, C / groups, kh, kw] for {groups} groups"),
-            ));
-        }
-        if yn != n || yo != o || self.output([h, wide], [kh, kw]) != Some([yh, yw]) {
-            return Err(Error::shapes(
-                op,
-                x.shape(),
-                y.shape(),
-                format!("the sizes before and after a kernel [{kh}, {kw}] with {self:?}"),
-            ));
-        }
-        let far = |axis: usize, extent: usize, k: usize| {
-            let reach = extent.checked_mul(self.stride[axis])?.checked_add(k.checked_mul(self.dilation[axis])?)?;
-            reach.checked_add(self.padding[axis]).filter(|&reach| reach < isize::MAX as usize / 2)
-        };
-        if far(0, h.max(yh), kh).and(far(1, wide.max(yw), kw)).is_none() {
-            return Err(Error::argument(op, format!("{self:?} has taps too far apart to address")));
-        }
-        Ok(())
     }
 }
 
@@ -262,7 +224,10 @@ pub fn conv2d_relu_grad_input_in_parts<B: Conv2dBackend + ?Sized>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layout};
+    use crate::{
+        dtype::DType,
+        testing::{Memory, layout},
+    };
 
     #[test]
     fn operands_are_checked_in_all_directions() {

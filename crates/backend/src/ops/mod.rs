@@ -8,6 +8,7 @@ mod class_loss;
 mod conv2d;
 mod conv2d_calls;
 mod conv2d_rule;
+mod conv3d;
 mod copy;
 mod dropout;
 mod fill;
@@ -46,6 +47,7 @@ pub use conv2d::{
 };
 pub use conv2d_calls::{Conv2dCall, Conv2dDirection, Conv2dFusion, with_conv2d_calls};
 pub use conv2d_rule::{Conv1d, Conv2d, Conv3d, Convolution};
+pub use conv3d::{Conv3dArgs, Conv3dBackend, Conv3dGradInputArgs, Conv3dGradWeightArgs};
 pub use copy::{CopyArgs, CopyBackend};
 pub use dropout::{DropoutArgs, DropoutBackend};
 pub use fill::{Arange, FillBackend};

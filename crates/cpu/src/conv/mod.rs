@@ -1,5 +1,6 @@
-//! Two-dimensional convolution and its gradients.
+//! Convolution over height and width, and its gradients. Convolutions of volumes are made of it (`ops/conv3d.rs`).
 //!
+//! * `groups`: the three computations, by groups
 //! * `taps`: which input pixels each output pixel reads
 //! * `implicit_gemm`: the general case, matrix products over blocks of pixels
 //! * `direct_conv`: few output channels, by kernels that read a zero-padded copy of the image (`padded_input`)
@@ -11,12 +12,13 @@
 
 pub(crate) mod compute;
 mod direct_conv;
-pub(crate) mod grad_weight;
+mod grad_weight;
+pub(crate) mod groups;
 mod implicit_gemm;
 mod padded_input;
-pub(crate) mod taps;
-pub(crate) mod weights;
-pub(crate) mod winograd;
+mod taps;
+mod weights;
+mod winograd;
 
 use kiln_backend::Result;
 

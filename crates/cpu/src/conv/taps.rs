@@ -80,10 +80,10 @@ impl Taps {
         input_runs: &[InputRun],
         mut out: *mut T,
     ) {
-        let [_, sc, sh, sw] = image.strides;
+        let [.., sh, sw] = image.strides;
         let (zero, [dy, dx], step) = (T::of(0.0), self.offsets[tap], self.step[1] as isize);
         let (h, w) = (image.h as isize, image.w as isize);
-        let plane = image.ptr.offset(c as isize * sc + dy * sh + dx * sw);
+        let plane = image.ptr.offset(image.channel(c) + dy * sh + dx * sw);
         for &InputRun { at, y, x, len } in input_runs {
             let (y, x, last) = (y + dy, x + dx, x + dx + (len as isize - 1) * step);
             // SAFETY: pixels inside the image, by the caller's promise in range; `out` has room for the run.

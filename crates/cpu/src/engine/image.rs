@@ -2,7 +2,34 @@
 
 use crate::memory::erased::{Erased, ErasedPtr, Rows};
 
-/// Images `[N, C, H, W]` with any strides: the first element, extents and strides.
+/// An axis whose indices lie in blocks: `inner` indices that are as far apart as the axis's stride, and the next block
+/// `outer` elements after this one.
+#[derive(Clone, Copy)]
+pub(crate) struct Blocks {
+    inner: usize,
+    outer: isize,
+}
+
+impl Blocks {
+    /// A single block.
+    const ONE: Blocks = Blocks { inner: usize::MAX, outer: 0 };
+
+    /// The offset of an index.
+    #[inline(always)]
+    fn at(self, index: usize, stride: isize) -> isize {
+        if index < self.inner {
+            return index as isize * stride;
+        }
+        let (block, within) = (index / self.inner, index % self.inner);
+        block as isize * self.outer + within as isize * stride
+    }
+}
+
+/// Extent and stride of an axis.
+pub(crate) type Axis = (usize, isize);
+
+/// Images `[N, C, H, W]` with any strides: the first element, extents and strides. Of a batch of volumes, images may be the
+/// planes, and channels those that a position of a kernel reads: these axes then have blocks.
 pub(crate) struct Image<T: 'static> {
     pub(crate) ptr: ErasedPtr<T>,
     pub(crate) n: usize,
@@ -10,6 +37,8 @@ pub(crate) struct Image<T: 'static> {
     pub(crate) h: usize,
     pub(crate) w: usize,
     pub(crate) strides: [isize; 4],
+    /// The blocks of images and channels.
+    blocks: [Blocks; 2],
 }
 
 impl<T> Clone for Image<T> {
@@ -30,7 +59,27 @@ impl<T: Copy> Image<T> {
         let layout = tensor.layout();
         let [n, c, h, w] = [0, 1, 2, 3].map(|dim| layout.dims().get(dim).map_or(1, |&extent| extent));
         let strides = [0, 1, 2, 3].map(|dim| layout.strides().get(dim).map_or(0, |&stride| stride));
-        Image { ptr: tensor.ptr(), n, c, h, w, strides }
+        Image { ptr: tensor.ptr(), n, c, h, w, strides, blocks: [Blocks::ONE; 2] }
+    }
+
+    /// Images and channels that are each numbered by two axes, the outer one first, of planes `h`, `w`.
+    pub(crate) fn of_planes(ptr: ErasedPtr<T>, n: [Axis; 2], c: [Axis; 2], h: Axis, w: Axis) -> Image<T> {
+        // The stride of an axis that two make, and its blocks if it takes any.
+        let joined = |[(count, outer), (inner, stride)]: [Axis; 2]| match () {
+            () if inner <= 1 => (outer, Blocks::ONE),
+            () if count <= 1 || outer == inner as isize * stride => (stride, Blocks::ONE),
+            () => (stride, Blocks { inner, outer }),
+        };
+        let ((sn, images), (sc, channels)) = (joined(n), joined(c));
+        Image {
+            ptr,
+            n: n[0].0 * n[1].0,
+            c: c[0].0 * c[1].0,
+            h: h.0,
+            w: w.0,
+            strides: [sn, sc, h.1, w.1],
+            blocks: [images, channels],
+        }
     }
 
     /// Number of pixels per channel of an image.
@@ -51,20 +100,33 @@ impl<T: Copy> Image<T> {
     /// Whether the planes of an image follow each other without gaps, pixel by pixel.
     pub(crate) fn dense_planes(&self) -> bool {
         let plane = self.area() <= 1 || self.is_flat() && self.step() == 1;
-        plane && (self.c <= 1 || self.strides[1] == self.area() as isize)
+        plane && (self.c <= 1 || self.strides[1] == self.area() as isize && self.c <= self.blocks[1].inner)
     }
 
     /// The first element if all images are stored in `T` and follow each other without gaps, channel by channel.
     pub(crate) fn dense(&self) -> Option<*const T> {
         let per = self.c * self.area();
-        let dense = self.dense_planes() && (self.n <= 1 || self.strides[0] == per as isize);
+        let follow = self.strides[0] == per as isize && self.n <= self.blocks[0].inner;
+        let dense = self.dense_planes() && (self.n <= 1 || follow);
         self.ptr.direct().filter(|_| dense).map(<*mut T>::cast_const)
     }
 
     /// The offset of an element from the pointer.
     pub(crate) fn at(&self, n: usize, c: usize, y: usize, x: usize) -> isize {
-        let [sn, sc, sh, sw] = self.strides;
-        n as isize * sn + c as isize * sc + y as isize * sh + x as isize * sw
+        let [sn, _, sh, sw] = self.strides;
+        self.blocks[0].at(n, sn) + self.channel(c) + y as isize * sh + x as isize * sw
+    }
+
+    /// The offset of a channel.
+    #[inline(always)]
+    pub(crate) fn channel(&self, c: usize) -> isize {
+        self.blocks[1].at(c, self.strides[1])
+    }
+
+    /// Whether these channels, which exist, are as far apart as the stride says.
+    pub(crate) fn are_in_a_block(&self, channels: std::ops::Range<usize>) -> bool {
+        let inner = self.blocks[1].inner;
+        channels.end <= inner || channels.start / inner == (channels.end - 1) / inner
     }
 
     /// `count` rows of `len` pixels of a plane, taking every `step`-th row and column.
@@ -105,9 +167,14 @@ impl<T: Copy> Image<T> {
         }
     }
 
-    /// The `count` channels starting at `first`.
+    /// The `count` channels starting at `first`, of images whose channels have no blocks.
     pub(crate) fn channels(&self, first: usize, count: usize) -> Self {
         Image { ptr: self.ptr.offset(first as isize * self.strides[1]), c: count, ..*self }
+    }
+
+    /// The `count` images starting at `first`, of images that have no blocks.
+    pub(crate) fn images(&self, first: usize, count: usize) -> Self {
+        Image { ptr: self.ptr.offset(first as isize * self.strides[0]), n: count, ..*self }
     }
 
     /// Every `step`-th row and column starting at `first`, which must be inside.

@@ -7,6 +7,7 @@ mod binary;
 mod binary_kernels;
 mod class_loss;
 mod conv2d;
+mod conv3d;
 mod copy;
 mod dropout;
 mod fill;

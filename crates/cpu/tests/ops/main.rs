@@ -5,6 +5,7 @@ mod attention;
 mod binary;
 mod class_loss;
 mod conv2d;
+mod conv3d;
 mod copy;
 mod dropout;
 mod fill;

@@ -25,10 +25,10 @@ use crate::{
 
 /// The outcome of a call.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum Outcome<const R: usize, const A: usize> {
     Queued,
     /// Queued with the best of a fusion's plans, which have just been timed. The parts of the fusion are to be timed too.
-    Timed(Problem),
+    Timed(Problem<R, A>),
     /// The fusion is to be computed in its parts.
     Declined,
     /// The library has no plan for the problem, for this reason.
@@ -54,26 +54,26 @@ struct Entry {
 
 /// A convolution to queue. Whoever makes one vouches for the addresses: they are those of tensors as the problem
 /// describes them, in memory that work queued before has written.
-struct Call<'a> {
-    problem: &'a Problem,
+struct Call<'a, const R: usize, const A: usize> {
+    problem: &'a Problem<R, A>,
     at: Addresses,
 }
 
-/// The plans of a device.
-pub(crate) struct Dnn {
+/// The plans of a device, for images or for volumes.
+pub(crate) struct Dnn<const R: usize, const A: usize> {
     handle: Handle,
     /// Also held during a call: a handle serves one thread at a time.
-    entries: Mutex<FxHashMap<Problem, Entry>>,
+    entries: Mutex<FxHashMap<Problem<R, A>, Entry>>,
 }
 
-impl Dnn {
+impl<const R: usize, const A: usize> Dnn<R, A> {
     /// A handle for the work of `stream`, whose context must be current.
     pub(crate) fn new(
         library: &'static Cudnn,
         stream: &'static Stream,
         memory: &'static DeviceMemory,
         info: &DeviceInfo,
-    ) -> Result<Dnn> {
+    ) -> Result<Self> {
         Ok(Dnn { handle: Handle::new(library, stream, memory, info)?, entries: Mutex::default() })
     }
 
@@ -86,7 +86,7 @@ impl Dnn {
     ///
     /// # Safety
     /// The addresses are those of tensors as `problem` describes them, in memory that work queued before has written.
-    pub(crate) unsafe fn run(&self, problem: &Problem, at: Addresses) -> Result<Outcome> {
+    pub(crate) unsafe fn run(&self, problem: &Problem<R, A>, at: Addresses) -> Result<Outcome<R, A>> {
         let mut entries = self.entries.lock();
         self.handle.prepare()?;
         if entries.len() >= max_plans() && !entries.contains_key(problem) {
@@ -102,7 +102,7 @@ impl Dnn {
     }
 
     /// Queues a convolution by a plan that is known, or by one that the library proposes now.
-    fn attempt(&self, call: &Call, entry: &mut Entry) -> Result<Outcome> {
+    fn attempt(&self, call: &Call<R, A>, entry: &mut Entry) -> Result<Outcome<R, A>> {
         let problem = call.problem;
         if problem.fusion.is_some() && entry.plans.is_empty() && !entry.may_continue {
             return Ok(Outcome::Declined);
@@ -134,7 +134,7 @@ impl Dnn {
     }
 
     /// The outcome where no plan can be used. That is remembered, but for a lack of memory: the next call may find some.
-    fn without_plan(&self, problem: &Problem, entry: &mut Entry) -> Result<Outcome> {
+    fn without_plan(&self, problem: &Problem<R, A>, entry: &mut Entry) -> Result<Outcome<R, A>> {
         let class = entry.reason.as_ref().map_or(Failure::Unsupported, Failed::class);
         let reason = self.no_plan(problem, entry.reason.clone());
         entry.may_continue = class == Failure::OutOfMemory;
@@ -154,7 +154,7 @@ impl Dnn {
     }
 
     /// The error without a plan: a failure, or that the library has none, with what it said of the last candidate.
-    fn no_plan(&self, problem: &Problem, failed: Option<Failed>) -> Error {
+    fn no_plan(&self, problem: &Problem<R, A>, failed: Option<Failed>) -> Error {
         let why = match failed {
             Some(failed) if failed.class() != Failure::Unsupported => {
                 return self.handle.error(&format!("{problem:?}"), failed);
@@ -167,7 +167,7 @@ impl Dnn {
     }
 
     /// Ends the search for a fusion's fastest way: its plan is cached, or dropped if its parts are faster.
-    pub(crate) fn settle(&self, problem: &Problem, parts_are_faster: bool) {
+    pub(crate) fn settle(&self, problem: &Problem<R, A>, parts_are_faster: bool) {
         let mut entries = self.entries.lock();
         if parts_are_faster {
             entries.insert(*problem, Entry::default());
@@ -177,7 +177,7 @@ impl Dnn {
     }
 
     /// What is known of a problem at first: the plan in the cache, of an earlier process or built ahead of time.
-    fn kept(&self, problem: &Problem) -> Entry {
+    fn kept(&self, problem: &Problem<R, A>) -> Entry {
         let plan = self.handle.kept(problem);
         Entry { is_kept: plan.is_some(), plans: plan.into_iter().collect(), may_continue: true, ..Entry::default() }
     }
@@ -186,7 +186,7 @@ impl Dnn {
     /// is none.
     fn execute(
         &self,
-        call: &Call,
+        call: &Call<R, A>,
         entry: &mut Entry,
         mut candidates: Option<&mut Candidates>,
     ) -> Result<Option<usize>> {
@@ -220,7 +220,7 @@ impl Dnn {
     }
 
     /// Queues a plan with its workspace, which may be reused as soon as that is done.
-    fn queue(&self, Call { at, .. }: &Call, plan: &Plan, workspace: &Block) -> Result<(), Failed> {
+    fn queue(&self, Call { at, .. }: &Call<R, A>, plan: &Plan, workspace: &Block) -> Result<(), Failed> {
         let operands = [(uid::X, at.x), (uid::W, at.w), (uid::Y, at.y), (uid::BIAS, at.bias), (uid::LIKE, at.like)];
         let (mut uids, mut addresses, mut count) = ([0; 5], [ptr::null_mut(); 5], 0);
         for (uid, address) in operands.into_iter().filter(|(_, address)| *address != 0) {
@@ -232,7 +232,7 @@ impl Dnn {
     }
 
     /// Clears the channel sums of a fusion: the library's documentation does not say whether it adds to them.
-    fn clear_sums(&self, Call { problem, at }: &Call) -> Result<()> {
+    fn clear_sums(&self, Call { problem, at }: &Call<R, A>) -> Result<()> {
         if !problem.has_channel_sums() {
             return Ok(());
         }
@@ -243,7 +243,7 @@ impl Dnn {
 
     /// Records why a plan cannot be used. Failures that no other plan could avoid are returned at once: a broken
     /// installation, or an earlier failure on the stream.
-    fn note(&self, call: &Call, entry: &mut Entry, failed: Failed) -> Result<()> {
+    fn note(&self, call: &Call<R, A>, entry: &mut Entry, failed: Failed) -> Result<()> {
         match failed.class() {
             Failure::Environment => return Err(self.handle.error(&format!("{:?}", call.problem), failed)),
             Failure::Other => self.handle.stream.check_health()?,
@@ -254,7 +254,7 @@ impl Dnn {
     }
 
     /// Makes a plan of the next candidate that may be used; returns `false` if there is none.
-    fn make_plan(&self, call: &Call, entry: &mut Entry, candidates: Option<&mut Candidates>) -> Result<bool> {
+    fn make_plan(&self, call: &Call<R, A>, entry: &mut Entry, candidates: Option<&mut Candidates>) -> Result<bool> {
         let Some(candidates) = candidates else { return Ok(false) };
         // One that takes more than the limit is used if there is no other.
         let mut large = None;
@@ -287,7 +287,7 @@ impl Dnn {
     }
 
     /// Makes plans of the best candidates, and sorts them by the time that they take.
-    fn time_plans(&self, call: &Call, entry: &mut Entry, candidates: &mut Candidates) -> Result<()> {
+    fn time_plans(&self, call: &Call<R, A>, entry: &mut Entry, candidates: &mut Candidates) -> Result<()> {
         let most = if call.problem.is_compiled_at_run_time() { MAX_COMPILED } else { MAX_TIMED };
         while entry.plans.len() < most && self.make_plan(call, entry, Some(candidates))? {}
         let mut timed = Vec::new();
@@ -304,7 +304,7 @@ impl Dnn {
 
     /// How many milliseconds a plan's second run takes; infinity if there is no memory for it. Both runs write the same,
     /// apart from sums, which the caller computes once more.
-    fn time(&self, call: &Call, plan: &Plan) -> Result<Result<f32, Failed>> {
+    fn time(&self, call: &Call<R, A>, plan: &Plan) -> Result<Result<f32, Failed>> {
         let Ok(workspace) = self.handle.memory.block(plan.workspace) else { return Ok(Ok(f32::INFINITY)) };
         let run = || self.queue(call, plan, &workspace);
         let timer = Timer::new(self.handle.stream)?;
@@ -318,11 +318,13 @@ impl Dnn {
 }
 
 /// The operation's name, as the user called it.
-fn operation_name(problem: &Problem) -> &'static str {
-    match (problem.direction, problem.fusion) {
-        (Conv2dDirection::Forward, _) => "conv2d",
-        (Conv2dDirection::GradInput, None) => "conv2d_grad_input",
-        (Conv2dDirection::GradInput, Some(_)) => "conv2d_relu_grad_input",
-        (Conv2dDirection::GradWeight, _) => "conv2d_grad_weight",
-    }
+fn operation_name<const R: usize, const A: usize>(problem: &Problem<R, A>) -> &'static str {
+    let names = match (problem.direction, problem.fusion) {
+        (Conv2dDirection::Forward, _) => ["conv2d", "conv3d"],
+        (Conv2dDirection::GradInput, None) => ["conv2d_grad_input", "conv3d_grad_input"],
+        // Nothing of the kind is fused for volumes.
+        (Conv2dDirection::GradInput, Some(_)) => ["conv2d_relu_grad_input"; 2],
+        (Conv2dDirection::GradWeight, _) => ["conv2d_grad_weight", "conv3d_grad_weight"],
+    };
+    names[usize::from(A == 3)]
 }

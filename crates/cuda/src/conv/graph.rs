@@ -86,17 +86,17 @@ fn wide<const N: usize>(values: [usize; N]) -> [i64; N] {
     values.map(|value| i64::try_from(value).unwrap_or(i64::MAX))
 }
 
-struct Builder<'a> {
+struct Builder<'a, const R: usize, const A: usize> {
     library: &'static Cudnn,
-    problem: &'a Problem,
+    problem: &'a Problem<R, A>,
     data: cudnnDataType_t,
     /// The type of sums and of intermediate tensors: at least `f32`.
     compute: cudnnDataType_t,
 }
 
-impl Builder<'_> {
+impl<const R: usize, const A: usize> Builder<'_, R, A> {
     /// A dense tensor in the problem's memory order.
-    fn described(&self, uid: i64, dims: [usize; 4], data: cudnnDataType_t) -> Result<Descriptor, Failed> {
+    fn described(&self, uid: i64, dims: [usize; R], data: cudnnDataType_t) -> Result<Descriptor, Failed> {
         let alignment = if uid < uid::BETWEEN { i64::from(self.problem.alignment) } else { VIRTUAL_ALIGNMENT };
         Descriptor::new(self.library, CUDNN_BACKEND_TENSOR_DESCRIPTOR)?
             .set(CUDNN_ATTR_TENSOR_UNIQUE_ID, &[uid])?
@@ -109,8 +109,13 @@ impl Builder<'_> {
     }
 
     /// A tensor in memory.
-    fn tensor(&self, uid: i64, dims: [usize; 4]) -> Result<Descriptor, Failed> {
+    fn tensor(&self, uid: i64, dims: [usize; R]) -> Result<Descriptor, Failed> {
         self.described(uid, dims, self.data)
+    }
+
+    /// The extents of a number per channel.
+    fn per_channel(channels: usize) -> [usize; R] {
+        std::array::from_fn(|dim| if dim == 1 { channels } else { 1 })
     }
 
     /// An operation, not finalized yet, on tensors and by a rule that are these of its attributes.
@@ -124,7 +129,7 @@ impl Builder<'_> {
         let moves = Descriptor::new(self.library, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR)?
             .set(CUDNN_ATTR_CONVOLUTION_COMP_TYPE, &[self.compute])?
             .set(CUDNN_ATTR_CONVOLUTION_CONV_MODE, &[CUDNN_CROSS_CORRELATION])?
-            .set(CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, &[2i64])?
+            .set(CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, &[A as i64])?
             .set(CUDNN_ATTR_CONVOLUTION_DILATIONS, &wide(rule.dilation))?
             .set(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, &wide(rule.stride))?
             .set(CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, &wide(rule.padding))?
@@ -153,7 +158,7 @@ impl Builder<'_> {
 
     /// The sums of each channel of `x`.
     fn channel_sums(&self, x: &Descriptor, channels: usize) -> Result<Descriptor, Failed> {
-        let sums = self.described(uid::BIAS, [1, channels, 1, 1], self.compute)?;
+        let sums = self.described(uid::BIAS, Self::per_channel(channels), self.compute)?;
         let rule = Descriptor::new(self.library, CUDNN_BACKEND_REDUCTION_DESCRIPTOR)?
             .set(CUDNN_ATTR_REDUCTION_OPERATOR, &[CUDNN_REDUCE_TENSOR_ADD])?
             .set(CUDNN_ATTR_REDUCTION_COMP_TYPE, &[self.compute])?
@@ -167,7 +172,7 @@ impl Builder<'_> {
     }
 }
 
-impl Computation for Problem {
+impl<const R: usize, const A: usize> Computation for Problem<R, A> {
     fn graph(&self, library: &'static Cudnn, handle: Option<cudnnHandle_t>) -> Result<Descriptor, Failed> {
         operation_graph(library, handle, self)
     }
@@ -181,10 +186,10 @@ impl Computation for Problem {
     }
 }
 
-fn operation_graph(
+fn operation_graph<const R: usize, const A: usize>(
     library: &'static Cudnn,
     handle: Option<cudnnHandle_t>,
-    problem: &Problem,
+    problem: &Problem<R, A>,
 ) -> Result<Descriptor, Failed> {
     use Name::{
         CUDNN_ATTR_OPERATION_POINTWISE_BDESC as B, CUDNN_ATTR_OPERATION_POINTWISE_DXDESC as DX,
@@ -216,7 +221,7 @@ fn operation_graph(
         let like = || builder.tensor(uid::LIKE, dims);
         operations.push(match step {
             Step::Bias => {
-                let bias = builder.tensor(uid::BIAS, [1, dims[1], 1, 1])?;
+                let bias = builder.tensor(uid::BIAS, Builder::<R, A>::per_channel(dims[1]))?;
                 builder.pointwise(CUDNN_POINTWISE_ADD, &[(X, &x), (B, &bias), (Y, &to)])?
             }
             Step::Residual => builder.pointwise(CUDNN_POINTWISE_ADD, &[(X, &x), (B, &like()?), (Y, &to)])?,

@@ -1,7 +1,7 @@
 //! The cache key of a convolution: everything that the choice of a plan depends on.
 
 use kiln_backend::{
-    Conv2d, Conv2dDirection, Conv2dFusion, DType, Float32Precision, are_deterministic_algorithms_enabled,
+    Conv2dDirection, Conv2dFusion, Convolution, DType, Float32Precision, are_deterministic_algorithms_enabled,
     convolution_benchmark, float32_matmul_precision,
 };
 
@@ -21,9 +21,10 @@ pub(crate) enum Step {
     ChannelSums,
 }
 
-/// Everything that the choice of a plan depends on. Images are `[N, C, H, W]`, filters `[O, C / groups, kh, kw]`.
+/// Everything that the choice of a plan depends on, of tensors of `R` dimensions, the last `A` of which the filter moves along.
+/// Images are `[N, C, H, W]`, filters `[O, C / groups, kh, kw]`; volumes and their filters have a depth before these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Problem {
+pub struct Problem<const R: usize = 4, const A: usize = 2> {
     /// The computation.
     pub direction: Conv2dDirection,
     /// What the plan does to its result besides.
@@ -43,14 +44,17 @@ pub struct Problem {
     /// The memory order of all operands.
     pub format: Format,
     /// Extents of the input, or of its gradient.
-    pub x: [usize; 4],
+    pub x: [usize; R],
     /// Extents of the filter.
-    pub w: [usize; 4],
+    pub w: [usize; R],
     /// Extents of the output.
-    pub y: [usize; 4],
+    pub y: [usize; R],
     /// How the filter moves.
-    pub rule: Conv2d,
+    pub rule: Convolution<A>,
 }
+
+/// A convolution of volumes.
+pub type VolumeProblem = Problem<5, 3>;
 
 /// Engines that count in 32 bits take no larger tensors.
 const MAX_ELEMENTS: usize = i32::MAX as usize;
@@ -75,16 +79,16 @@ pub(crate) struct Addresses {
     pub(crate) like: u64,
 }
 
-impl Problem {
+impl<const R: usize, const A: usize> Problem<R, A> {
     /// A problem with the settings of the process, and operands `[x, w, y]` with the layouts of allocations.
     #[must_use]
     pub fn new(
         direction: Conv2dDirection,
         dtype: DType,
-        rule: Conv2d,
-        [x, w, y]: [[usize; 4]; 3],
+        rule: Convolution<A>,
+        [x, w, y]: [[usize; R]; 3],
         format: Format,
-    ) -> Problem {
+    ) -> Self {
         Problem {
             direction,
             fusion: None,
@@ -141,7 +145,7 @@ impl Problem {
 
     /// The calls that it needs for operands at these addresses, each with at most as many images as engines can index;
     /// `None` if a single image is too large.
-    pub(crate) fn calls(self, at: Addresses) -> Option<impl ExactSizeIterator<Item = (Problem, Addresses)>> {
+    pub(crate) fn calls(self, at: Addresses) -> Option<impl ExactSizeIterator<Item = (Self, Addresses)>> {
         let [x, y] = [self.x, self.y].map(|dims| dims[1..].iter().product::<usize>());
         let (images, at_once) = (self.x[0], MAX_ELEMENTS / x.max(y).max(1));
         let [x_bytes, y_bytes] = [x, y].map(|image| (image * self.dtype.size()) as u64);
@@ -163,6 +167,8 @@ impl Problem {
 
 #[cfg(test)]
 mod tests {
+    use kiln_backend::{Conv2d, Conv3d};
+
     use super::*;
 
     #[test]
@@ -181,6 +187,15 @@ mod tests {
         assert!(!problem(Conv2dDirection::Forward, x, y).calls(at).unwrap().any(|(call, _)| call.accumulate));
         let huge = [2, 1, 1 << 16, 1 << 16];
         assert!(problem(Conv2dDirection::Forward, huge, [2, 64, 1, 1]).calls(at).is_none());
+        // Volumes are cut by all their extents.
+        let (x, y) = ([40, 3, 16, 1024, 1024], [40, 8, 16, 1024, 1024]);
+        let rule = Conv3d { padding: [1; 3], ..Conv3d::default() };
+        let dims = [x, [8, 3, 3, 3, 3], y];
+        let volumes = VolumeProblem::new(Conv2dDirection::Forward, DType::F16, rule, dims, Format::ChannelsFirst);
+        let calls: Vec<_> = volumes.calls(at).unwrap().map(|(call, at)| (call.x[0], at.y - (3 << 40))).collect();
+        let bytes = 15 * 8 * 16 * 1024 * 1024 * 2;
+        assert_eq!(calls, [(15, 0), (15, bytes), (10, 2 * bytes)]);
+        let (x, y) = ([1000, 3, 224, 224], [1000, 64, 222, 222]);
         // What is at an odd address says so.
         let (call, _) = problem(Conv2dDirection::Forward, x, y)
             .calls(Addresses { y: (3 << 40) + 4, ..at })

@@ -104,7 +104,7 @@ impl DescribedDevice {
     ///
     /// # Errors
     /// If a call fails for a reason other than that something is unsupported.
-    pub fn plans(&self, problem: &Problem) -> Result<Planned, String> {
+    pub fn plans<const R: usize, const A: usize>(&self, problem: &Problem<R, A>) -> Result<Planned, String> {
         self.plans_of(problem)
     }
 
@@ -215,7 +215,7 @@ pub fn problems(call: &Conv2dCall) -> Vec<Vec<Problem>> {
     if call.operands.iter().any(|layout| layout.numel() == 0) {
         return Vec::new();
     }
-    let (format, _) = Format::of(call.dtype, [x, w, y]);
+    let (format, _) = Format::of::<4, _>(call.dtype, [x, w, y]);
     let dims = [x, w, y].map(|layout| <[usize; 4]>::try_from(layout.dims()).unwrap_or_default());
     let way = |fusion, format| -> Vec<Problem> {
         let whole = Problem { fusion, ..Problem::new(call.direction, call.dtype, call.rule, dims, format) };

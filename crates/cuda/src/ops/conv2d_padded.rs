@@ -11,7 +11,7 @@ use kiln_backend::{
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use super::conv2d::Operands;
+use super::convolution::Operands;
 use crate::{
     conv::{dnn::Outcome, problem::Problem},
     device::Device,
@@ -72,11 +72,11 @@ fn padded_channels(problem: &Problem) -> Option<usize> {
 impl Device {
     /// Computes a convolution in one memory order, padded if that is faster; operands that are not in that order are
     /// copied.
-    pub(super) fn convolve_as(
+    pub(super) fn convolve_padded_if_faster(
         &'static self,
-        operands: &Operands,
+        operands: &Operands<4, 2>,
         (format, copies): (Format, [bool; 3]),
-    ) -> Result<Outcome> {
+    ) -> Result<Outcome<4, 2>> {
         let problem = operands.problem(format);
         let plain = || self.convolve_in(operands, &problem, copies);
         let Some(channels) = padded_channels(&problem) else { return plain() };
@@ -98,10 +98,10 @@ impl Device {
     fn choose(
         &'static self,
         problem: &Problem,
-        plain: impl Fn() -> Result<Outcome>,
-        padded: impl Fn() -> Result<Outcome>,
-    ) -> Result<Outcome> {
-        let is_queued = |outcome: &Outcome| matches!(outcome, Outcome::Queued | Outcome::Timed(_));
+        plain: impl Fn() -> Result<Outcome<4, 2>>,
+        padded: impl Fn() -> Result<Outcome<4, 2>>,
+    ) -> Result<Outcome<4, 2>> {
+        let is_queued = |outcome: &Outcome<4, 2>| matches!(outcome, Outcome::Queued | Outcome::Timed(_));
         let first = plain()?;
         // Too little memory for the copies now says nothing of later.
         let second = match padded() {
@@ -119,11 +119,11 @@ impl Device {
     /// The convolution of images and a filter with channels of zeros added.
     fn convolve_padded(
         &'static self,
-        operands: &Operands,
+        operands: &Operands<4, 2>,
         problem: &Problem,
         copies_y: bool,
         channels: usize,
-    ) -> Result<Outcome> {
+    ) -> Result<Outcome<4, 2>> {
         let Operands { x, w, .. } = operands;
         let (result, format) = (problem.result(), problem.format);
         let wide_x = self.padded(x, format, channels, result != 0)?;
@@ -142,7 +142,7 @@ impl Device {
 
     /// Memory for an operand with so many channels, in this order; `filled` says whether it is a copy with zeros.
     fn padded(&'static self, tensor: &Tensor, format: Format, channels: usize, filled: bool) -> Result<Padded> {
-        let mut dims = Operands::dims(tensor.layout);
+        let mut dims = Operands::<4, 2>::dims(tensor.layout);
         let own = dims[1];
         dims[1] = channels;
         let layout = Layout::strided(Shape::new(&dims)?, &format.strides(dims).map(|step| step as isize), 0)?;

@@ -8,6 +8,8 @@ mod class_loss;
 mod conv2d;
 pub(crate) mod conv2d_direct;
 pub(crate) mod conv2d_padded;
+mod conv3d;
+mod convolution;
 mod copy;
 mod dropout;
 mod fill;

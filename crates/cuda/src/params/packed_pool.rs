@@ -61,7 +61,7 @@ impl Images<'_> {
 
 /// The common layout of all tensors: channels last (`true`) or planes, without gaps; else `None`.
 fn dense(all: &[Images]) -> Option<bool> {
-    let fit = |format: Format| all.iter().all(|images| format.fits(images.layout));
+    let fit = |format: Format| all.iter().all(|images| format.fits::<4>(images.layout));
     if fit(Format::ChannelsFirst) { Some(false) } else { fit(Format::ChannelsLast).then_some(true) }
 }
 

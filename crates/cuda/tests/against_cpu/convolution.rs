@@ -172,7 +172,7 @@ impl Layer {
 }
 
 /// The dtypes that the device has convolutions of.
-fn dtypes() -> Vec<DType> {
+pub fn dtypes() -> Vec<DType> {
     // cuDNN multiplies bfloat16 on tensor cores, which have it since compute capability 8.0.
     let has_bf16 = device().is_some_and(|device| device.info().compute_capability.0 >= 8);
     FLOATS.into_iter().filter(|&dtype| dtype != DType::BF16 || has_bf16).collect()
@@ -209,7 +209,7 @@ fn check(name: &str, layer: &Layer, dtype: DType, orders: [Order; 3]) {
 }
 
 /// The simulated cuDNN has plans for all of these: Kiln's own kernel would hide graphs that are made wrong.
-fn cudnn_has_computed_them() {
+pub fn cudnn_has_computed_them() {
     let report = kiln_cuda::report();
     assert!(std::env::var_os("KILN_SIM_RUNNER").is_none() || !report.contains("Kiln's own kernel"), "{report}");
 }

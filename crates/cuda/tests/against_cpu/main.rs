@@ -23,6 +23,7 @@ mod special_values;
 mod sums;
 mod support;
 mod turns;
+mod volumes;
 mod wild_indices;
 
 use std::{collections::BTreeSet, env, process::Command};

@@ -253,6 +253,7 @@ rows! {
     };
     // A thread for each result, and a block for each of a few.
     conv2d, BLOCK, &FLOATS, |on, dtype, n| with_direct_convolutions(|| convolved(on, dtype, n));
+    conv3d, BLOCK, &FLOATS, |on, dtype, n| with_direct_convolutions(|| convolved_volumes(on, dtype, n));
     max_pool, BLOCK, &FLOATS, |on, dtype, n| Ok(max_pooled(on, dtype, n)?.into());
     max_pool_grad, BLOCK, &FLOATS, |on, dtype, n| {
         let [out, at] = max_pooled(on, dtype, n)?;

@@ -10,10 +10,10 @@ pub(crate) fn multiply_adds(step: &Step) -> u64 {
     match step.op {
         // `[…, k] · [n, k]ᵀ`, and `[…, m, k] · […, k, n]`: `k` for each element of the result.
         Some("linear" | "matmul") => numel(&step.output) * first.dims().last().map_or(1, |&k| k as u64),
-        // A weight `[O, C / groups, kh, kw]`: all of it but `O` for each element of the result.
-        Some("conv2d") => numel(&step.output) * per_first(second),
-        // A weight `[C, O / groups, kh, kw]`: all of it but `C` for each element of the input.
-        Some("conv_transpose2d") => numel(first) * per_first(second),
+        // A weight `[O, C / groups, …]`: all of it but `O` for each element of the result.
+        Some("conv2d" | "conv3d") => numel(&step.output) * per_first(second),
+        // A weight `[C, O / groups, …]`: all of it but `C` for each element of the input.
+        Some("conv_transpose2d" | "conv_transpose3d") => numel(first) * per_first(second),
         _ => 0,
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The node of the gradients of a convolution.
-const NODE: &str = "ConvolutionBackwardBackward0";
+pub(super) const NODE: &str = "ConvolutionBackwardBackward0";
 
 /// What comes after a convolution, in the same primitive.
 #[derive(Clone, Copy)]

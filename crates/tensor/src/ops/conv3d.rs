@@ -1,28 +1,24 @@
-//! Three-dimensional convolution and transposed convolution, as two-dimensional ones of the planes.
-//!
-//! A convolution over depth, height and width is one over height and width of images that have the planes of a window of
-//! depths as their channels: a kernel's taps along the depth are more input channels, and `[O, C / groups, kd, kh, kw]` is,
-//! as it lies in memory, the weight `[O, C / groups · kd, kh, kw]`. One copy makes these images, of `kd` planes for each
-//! plane of the result. The transposed convolution goes the other way: planes times `kd` output channels, which are added
-//! up where they overlap.
+//! Three-dimensional convolution and transposed convolution.
 
-use kiln_backend::{Conv2d, Conv3d, DType, Result, with_tf32};
+use kiln_backend::{
+    Arguments, Conv3d, Conv3dArgs, Conv3dGradInputArgs, Conv3dGradWeightArgs, Error, Result, Shape, with_tf32,
+};
 use kiln_derive::located;
+use smallvec::{SmallVec, smallvec};
 
 use super::{
     conv2d::{
-        check_bias, check_channels, check_transposed_channels, check_weight, output_size, spatial, transposed_size,
+        NODE, check_bias, check_channels, check_transposed_channels, check_weight, output_size, spatial,
+        transposed_size,
     },
     images::batched_of,
     pad::PadMode,
 };
-use crate::{autocast::cast_operands, autograd::is_recorded, tensor::Tensor};
-
-/// The rule of the planes.
-fn of_planes(rule: &Conv3d) -> Conv2d {
-    let Conv3d { stride: [_, s, t], padding: [_, p, q], dilation: [_, d, e], groups } = *rule;
-    Conv2d { stride: [s, t], padding: [p, q], dilation: [d, e], groups }
-}
+use crate::{
+    autocast::cast_operands,
+    autograd::{Grads, no_grad, record, record_gradient},
+    tensor::Tensor,
+};
 
 #[located]
 impl Tensor {
@@ -30,48 +26,43 @@ impl Tensor {
     /// adds a bias `[O]`; the result is `[N, O, D', H', W']`, with extents as those of [`conv2d`](Tensor::conv2d)
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.conv3d.html>).
     ///
-    /// It takes memory of `kd` times the size of its input, which is kept for the gradient of the weight.
-    ///
     /// # Errors
     /// If the shapes do not fit together, the kernel is larger than the padded volume, or dtypes or devices differ.
     pub fn conv3d(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv3d) -> Result<Tensor> {
         const OP: &str = "conv3d";
-        cast_operands(OP, [self, weight], [bias], |[x, weight], [bias]| x.conv3d_no_autocast(weight, bias, rule))
-    }
-
-    fn conv3d_no_autocast(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv3d) -> Result<Tensor> {
-        const OP: &str = "conv3d";
-        batched_of(OP, 3, self, |x| {
-            check_weight(OP, x, weight, bias, rule)?;
-            check_channels(OP, x, weight, rule)?;
-            check_bias(OP, bias, weight.dims()[0])?;
-            let [depth, _, _] = output_size(OP, x, weight, rule)?;
-            let (n, o, [kd, kh, kw]) = (x.dims()[0], weight.dims()[0], spatial(weight));
-            let weight = weight.reshape([o, weight.dims()[1] * kd, kh, kw])?;
-            // The gradient of a plane is a sum over the windows that it is in, rounded once.
-            let source = if is_recorded(&[x]) { x.widened()? } else { x.clone() };
-            let windows = source.depth_windows(rule, kd, depth)?.to_dtype(x.dtype())?;
-            let out = windows.conv2d(&weight, bias, &of_planes(rule))?;
-            out.reshape([n, depth, o, out.dims()[2], out.dims()[3]])?.permute([0, 2, 1, 3, 4])?.contiguous()
+        cast_operands(OP, [self, weight], [bias], |[x, weight], [bias]| {
+            batched_of(OP, 3, x, |x| x.conv3d_of_batch(weight, bias, rule))
         })
     }
 
-    /// The planes that each of `depth` positions of a kernel reads, `[N · depth, C · kd, H, W]`.
-    fn depth_windows(&self, rule: &Conv3d, kd: usize, depth: usize) -> Result<Tensor> {
-        let (n, c, [_, h, w]) = (self.dims()[0], self.dims()[1], spatial(self));
-        let (stride, dilation, padding) = (rule.stride[0], rule.dilation[0], rule.padding[0] as i64);
-        let padded = match padding {
-            0 => self.clone(),
-            _ => self.pad(&[0, 0, 0, 0, padding, padding], PadMode::Constant(0.0))?,
-        };
-        let planes = padded.permute([0, 2, 1, 3, 4])?;
-        let tap = |tap: usize| {
-            let first = tap * dilation;
-            let end = first + (depth - 1) * stride + 1;
-            planes.slice(1, first as i64, end as i64, stride)?.unsqueeze(3)
-        };
-        let taps: Vec<Tensor> = (0..kd).map(tap).collect::<Result<_>>()?;
-        Tensor::cat(&taps, 3)?.reshape([n * depth, c * kd, h, w])
+    fn conv3d_of_batch(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv3d) -> Result<Tensor> {
+        const OP: &str = "conv3d";
+        check_weight(OP, self, weight, bias, rule)?;
+        check_channels(OP, self, weight, rule)?;
+        check_bias(OP, bias, weight.dims()[0])?;
+        let out = self.conv3d_forward(weight, bias, rule, output_size(OP, self, weight, rule)?)?;
+        let inputs: SmallVec<[&Tensor; 3]> = [self, weight].into_iter().chain(bias).collect();
+        let (rule, has_bias) = (*rule, bias.is_some());
+        let out = record(out, "ConvolutionBackward0", &inputs, &[self, weight], move |ctx| {
+            let (grad, x, weight) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
+            let mut grads: Grads = smallvec![
+                ctx.when(0, || grad.conv3d_input_gradient(&weight, &rule, *x.shape()))?,
+                ctx.when(1, || grad.conv3d_weight_gradient(&x, &rule, *weight.shape()))?
+            ];
+            if has_bias {
+                grads.push(ctx.when(2, || grad.sum([0, 2, 3, 4]))?);
+            }
+            Ok(grads)
+        })?;
+        Ok(out.described("conv3d", || {
+            let Conv3d { stride, padding, dilation, groups } = rule;
+            [
+                ("stride", (&stride[..]).into()),
+                ("padding", (&padding[..]).into()),
+                ("dilation", (&dilation[..]).into()),
+                ("groups", groups.into()),
+            ]
+        }))
     }
 
     /// The transposed convolution: the gradient of [`conv3d`](Tensor::conv3d) with respect to its input, as an operation
@@ -91,11 +82,11 @@ impl Tensor {
     ) -> Result<Tensor> {
         const OP: &str = "conv_transpose3d";
         cast_operands(OP, [self, weight], [bias], |[x, weight], [bias]| {
-            x.conv_transpose3d_no_autocast(weight, bias, rule, output_padding)
+            batched_of(OP, 3, x, |x| x.conv_transpose3d_of_batch(weight, bias, rule, output_padding))
         })
     }
 
-    fn conv_transpose3d_no_autocast(
+    fn conv_transpose3d_of_batch(
         &self,
         weight: &Tensor,
         bias: Option<&Tensor>,
@@ -103,33 +94,127 @@ impl Tensor {
         output_padding: [usize; 3],
     ) -> Result<Tensor> {
         const OP: &str = "conv_transpose3d";
-        batched_of(OP, 3, self, |x| {
-            check_weight(OP, x, weight, bias, rule)?;
-            let o = check_transposed_channels(OP, x, weight, rule)?;
-            check_bias(OP, bias, o)?;
-            let [depth, oh, ow] = transposed_size(OP, x, weight, rule, output_padding)?;
-            let (n, c, [d, h, w]) = (x.dims()[0], x.dims()[1], spatial(x));
-            let [kd, kh, kw] = spatial(weight);
-            // Half precision is rounded once, after the sums.
-            let planes = x.widened()?.permute([0, 2, 1, 3, 4])?.reshape([n * d, c, h, w])?;
-            let kernel = weight.widened()?.reshape([c, weight.dims()[1] * kd, kh, kw])?;
-            let [_, more_rows, more_columns] = output_padding;
-            let convolve = || planes.conv_transpose2d(&kernel, None, &of_planes(rule), [more_rows, more_columns]);
-            let parts = if x.dtype().is_half() { with_tf32(convolve) } else { convolve() }?;
-            // The plane `tap` of what depth `i` adds to the result lies at depth `i stride + tap dilation`.
-            let parts = parts.reshape([n, d, o, kd, oh, ow])?.permute([0, 2, 1, 3, 4, 5])?;
-            let parts = parts.reshape([n, o, d * kd, oh, ow])?;
-            let along =
-                |count: usize, step: usize| Tensor::arange(0, count as i64, (DType::I64, x.device()))?.mul(step as i64);
-            let depths = along(d, rule.stride[0])?.unsqueeze(1)?.add(&along(kd, rule.dilation[0])?)?.flatten_all()?;
-            let padding = rule.padding[0];
-            let full = ((d - 1) * rule.stride[0] + (kd - 1) * rule.dilation[0] + 1).max(padding + depth);
-            let sums = Tensor::zeros([n, o, full, oh, ow], parts.options())?.index_add(2, &depths, &parts)?;
-            let mut out = sums.narrow(2, padding, depth)?;
-            if let Some(bias) = bias {
-                out = out.add(&bias.widened()?.reshape([o, 1, 1, 1])?)?;
+        let rule = *rule;
+        check_weight(OP, self, weight, bias, &rule)?;
+        let o = check_transposed_channels(OP, self, weight, &rule)?;
+        check_bias(OP, bias, o)?;
+        let [d, h, w] = transposed_size(OP, self, weight, &rule, output_padding)?;
+        let more = [0, 1, 2].map(|axis| output_padding[axis] / rule.stride[axis]);
+        if more != [0; 3] {
+            // The result is that for a volume with this many more planes, rows and columns of zeros.
+            let rest = [0, 1, 2].map(|axis| output_padding[axis] % rule.stride[axis]);
+            let [planes, rows, columns] = more.map(|count| count as i64);
+            let larger = self.pad(&[0, columns, 0, rows, 0, planes], PadMode::Constant(0.0))?;
+            return larger.conv_transpose3d_of_batch(weight, bias, &rule, rest);
+        }
+        let (kernel, size): ([usize; 3], _) = (spatial(weight), spatial(self));
+        // Whether the convolution maps this size to the volume's.
+        if rule.output([d, h, w], kernel) != Some(size) {
+            let expected = format!("a kernel {kernel:?} that gives a volume, for {rule:?}");
+            return Err(Error::shapes(OP, self.shape(), weight.shape(), expected));
+        }
+        let shape = Shape::new(&[self.dims()[0], o, d, h, w])?;
+        let out = no_grad(|| {
+            let Some(bias) = bias else { return self.conv3d_to_input(weight, &rule, shape) };
+            // Half precision is rounded once, after the bias.
+            let (x, weight) = (self.widened()?, weight.widened()?);
+            let convolve = || x.conv3d_to_input(&weight, &rule, shape);
+            let out = if self.dtype().is_half() { with_tf32(convolve) } else { convolve() }?;
+            out.add_(&bias.widened()?.reshape([o, 1, 1, 1])?)?;
+            out.to_dtype(self.dtype())
+        })
+        .map_err(|error| error.of_op(OP))?;
+        let inputs: SmallVec<[&Tensor; 3]> = [self, weight].into_iter().chain(bias).collect();
+        let has_bias = bias.is_some();
+        let out = record(out, "ConvolutionBackward0", &inputs, &[self, weight], move |ctx| {
+            let (grad, x, weight) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
+            let mut grads: Grads = smallvec![
+                ctx.when(0, || grad.convolved_volumes(&weight, &rule, spatial(&x)))?,
+                ctx.when(1, || x.conv3d_weight_gradient(&grad, &rule, *weight.shape()))?
+            ];
+            if has_bias {
+                grads.push(ctx.when(2, || grad.sum([0, 2, 3, 4]))?);
             }
-            out.to_dtype(self.dtype())?.contiguous()
+            Ok(grads)
+        })?;
+        Ok(out.described("conv_transpose3d", || {
+            let Conv3d { stride, padding, dilation, groups } = rule;
+            [
+                ("stride", (&stride[..]).into()),
+                ("padding", (&padding[..]).into()),
+                ("output_padding", (&output_padding[..]).into()),
+                ("dilation", (&dilation[..]).into()),
+                ("groups", groups.into()),
+            ]
+        }))
+    }
+
+    /// The convolution of checked operands, to volumes of this size.
+    fn conv3d_forward(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        rule: &Conv3d,
+        [d, h, w]: [usize; 3],
+    ) -> Result<Tensor> {
+        let shape = Shape::new(&[self.dims()[0], weight.dims()[0], d, h, w])?;
+        let (x, k, b) = (self.read(), weight.read(), bias.map(Tensor::read));
+        Tensor::compute(self.device(), self.dtype(), shape, |backend, out| {
+            let (x, w, bias) = (x.view(), k.view(), b.as_ref().map(|b| b.view()));
+            backend.conv3d(Conv3dArgs { rule: *rule, x, w, bias, out }.checked()?)
+        })
+    }
+
+    /// The gradient of a convolution with respect to its input, of this shape, from the gradient of its output.
+    fn conv3d_to_input(&self, weight: &Tensor, rule: &Conv3d, shape: Shape) -> Result<Tensor> {
+        let (g, k) = (self.read(), weight.read());
+        Tensor::compute(self.device(), self.dtype(), shape, |backend, out| {
+            backend.conv3d_grad_input(Conv3dGradInputArgs { rule: *rule, grad: g.view(), w: k.view(), out }.checked()?)
+        })
+    }
+
+    // As in two dimensions, the gradients of the convolution and of its two gradients are these operations again.
+
+    /// The convolution without a bias, for gradients, to volumes of this size.
+    fn convolved_volumes(&self, weight: &Tensor, rule: &Conv3d, size: [usize; 3]) -> Result<Tensor> {
+        let (out, rule) = (self.conv3d_forward(weight, None, rule, size)?, *rule);
+        record_gradient(out, NODE, &[self, weight], &[self, weight], move |ctx| {
+            let (grad, x, weight) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
+            Ok(smallvec![
+                ctx.when(0, || grad.conv3d_input_gradient(&weight, &rule, *x.shape()))?,
+                ctx.when(1, || grad.conv3d_weight_gradient(&x, &rule, *weight.shape()))?
+            ])
+        })
+    }
+
+    /// The gradient of the volumes, of this shape; `self` is the gradient of the output.
+    fn conv3d_input_gradient(&self, weight: &Tensor, rule: &Conv3d, shape: Shape) -> Result<Tensor> {
+        let (out, rule) = (self.conv3d_to_input(weight, rule, shape)?, *rule);
+        record_gradient(out, NODE, &[self, weight], &[self, weight], move |ctx| {
+            let (of_volumes, grad, weight) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
+            Ok(smallvec![
+                ctx.when(0, || of_volumes.convolved_volumes(&weight, &rule, spatial(&grad)))?,
+                ctx.when(1, || grad.conv3d_weight_gradient(&of_volumes, &rule, *weight.shape()))?
+            ])
+        })
+    }
+
+    /// The gradient of the weight, of this shape; `x` are the volumes, `self` the gradient of the output.
+    fn conv3d_weight_gradient(&self, x: &Tensor, rule: &Conv3d, shape: Shape) -> Result<Tensor> {
+        let rule = *rule;
+        let out = {
+            let (g, x) = (self.read(), x.read());
+            Tensor::compute(self.device(), self.dtype(), shape, |backend, out| {
+                let (grad, x) = (g.view(), x.view());
+                backend.conv3d_grad_weight(Conv3dGradWeightArgs { rule, grad, x, out }.checked()?)
+            })?
+        };
+        record_gradient(out, NODE, &[self, x], &[self, x], move |ctx| {
+            let (of_weight, grad, x) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
+            Ok(smallvec![
+                ctx.when(0, || x.convolved_volumes(&of_weight, &rule, spatial(&grad)))?,
+                ctx.when(1, || grad.conv3d_input_gradient(&of_weight, &rule, *x.shape()))?
+            ])
         })
     }
 }

@@ -28,6 +28,11 @@ macro_rules! spatial_rows {
                     x[0].conv3d(&x[1], x.get(2), &rule)
                 };
                 gradient VOLUME_GROUPS Any |x| x[0].conv3d(&x[1], None, &Conv3d { groups: 2, ..Conv3d::default() });
+                // All numbers differ, along all axes.
+                gradient VOLUME_UNEVEN Any |x| {
+                    let rule = Conv3d { stride: [3, 1, 2], padding: [2, 1, 0], dilation: [2, 3, 1], groups: 1 };
+                    x[0].conv3d(&x[1], None, &rule)
+                };
                 random |x, y, r| convolution_of(3, x, y, r, |x, w, b, r| Ok(vec![x.conv3d(w, b, &rule(r))?]));
             }
             conv_transpose3d {
@@ -35,6 +40,10 @@ macro_rules! spatial_rows {
                 gradient VOLUME_CONVOLUTION_T Any |x| {
                     let rule = Conv3d { stride: [2, 1, 1], padding: [1, 0, 0], dilation: [1, 1, 2], groups: 1 };
                     x[0].conv_transpose3d(&x[1], x.get(2), &rule, [1, 0, 1])
+                };
+                gradient VOLUME_GROUPS_T Any |x| {
+                    let rule = Conv3d { stride: [1, 2, 3], padding: [0, 1, 1], dilation: [2, 1, 1], groups: 2 };
+                    x[0].conv_transpose3d(&x[1], None, &rule, [1, 0, 2])
                 };
                 random |x, y, r| convolution_of(3, x, y, r, |x, w, b, r| {
                     let more = [r.below(2), r.below(2), 0];

@@ -9,7 +9,7 @@
 mod tile_rows;
 mod transforms;
 
-use kiln_backend::{Conv2d, Layout, Result};
+use kiln_backend::{Conv2d, Result};
 
 use self::{
     tile_rows::{TileRow, tile_rows},
@@ -26,7 +26,7 @@ use crate::{
 const TILE: usize = 4;
 const INPUT_TILE: usize = 6;
 /// Minimum number of channels on either side, and of tiles: below it, the transforms cost more than they save.
-pub(crate) const CHANNELS: usize = 16;
+const CHANNELS: usize = 16;
 const FEWEST_TILES: usize = 48;
 /// Target size of a block in transformed inputs and outputs, and its minimum and maximum number of tiles.
 const BLOCK: usize = 1_500_000;
@@ -34,15 +34,14 @@ const TILES: (usize, usize) = (128, 512);
 /// Input channels whose filters are fetched together, since they often follow each other in memory.
 const INPUTS: usize = 8;
 
-/// Whether to compute a convolution this way; `x` is its input, `y` its output, with the channels of a group.
-pub(crate) fn suits(rule: &Conv2d, w: &Layout, y: &Layout) -> bool {
-    let (&[o, c, kh, kw], &[n, _, h, wide]) = (w.dims(), y.dims()) else { return false };
+/// Whether to compute a convolution this way, from `c` to `o` channels of a group, with an output of `n` images.
+pub(crate) fn suits(rule: &Conv2d, kernel: [usize; 2], [c, o]: [usize; 2], [n, h, wide]: [usize; 3]) -> bool {
     let plain =
-        rule.stride == [1, 1] && rule.dilation == [1, 1] && [kh, kw] == [3, 3] && rule.padding.iter().all(|&p| p <= 2);
+        rule.stride == [1, 1] && rule.dilation == [1, 1] && kernel == [3, 3] && rule.padding.iter().all(|&p| p <= 2);
     let tiles = n * h.div_ceil(TILE) * wide.div_ceil(TILE);
     // Tiles at the edges are partly empty.
     let filled = 4 * n * h * wide >= 2 * tiles * TILE * TILE;
-    plain && filled && tiles >= FEWEST_TILES && c >= CHANNELS && o / rule.groups.max(1) >= CHANNELS
+    plain && filled && tiles >= FEWEST_TILES && c >= CHANNELS && o >= CHANNELS
 }
 
 /// One convolution: `x`, and the plane that is cut into tiles of outputs.

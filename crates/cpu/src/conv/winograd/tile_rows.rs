@@ -63,6 +63,16 @@ pub(super) unsafe fn load_pixels(
         let from = image.ptr.offset(image.at(n, c, y as usize, (x + low as isize) as usize));
         let to = to.add(low * lanes);
         let [_, sc, _, sw] = image.strides;
+        if !image.are_in_a_block(c..c + there) {
+            for lane in 0..there {
+                let from = from.offset(image.channel(c + lane) - image.channel(c));
+                (0..count).for_each(|pixel| *to.add(pixel * lanes + lane) = from.offset(pixel as isize * sw).load());
+            }
+            for pixel in 0..count {
+                std::slice::from_raw_parts_mut(to.add(pixel * lanes + there), lanes - there).fill(0.0);
+            }
+            return;
+        }
         if let (Some(direct), true) = (from.direct(), sw == 1 && sc != 1) {
             (kern.pack_lanes)(&PackArgs {
                 src: direct.cast_const(),

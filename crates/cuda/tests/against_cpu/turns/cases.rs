@@ -137,6 +137,21 @@ pub fn convolved(on: &dyn Backend, dtype: DType, n: usize) -> Result<Vec<Tensor>
     Ok(vec![y, to_x, to_w])
 }
 
+/// [`convolved`] for volumes.
+pub fn convolved_volumes(on: &dyn Backend, dtype: DType, n: usize) -> Result<Vec<Tensor>> {
+    let (rule, volume, dense) = (Conv3d::default(), [1, 2, n, 1, 1], MemoryLayout::Dense);
+    let (x, w) = (tensor(on, dtype, &volume, dense, 1), tensor(on, dtype, &[2, 2, 1, 1, 1], dense, 2));
+    let (mut y, mut to_x) = (target(on, dtype, &volume, dense), target(on, dtype, &volume, dense));
+    on.conv3d(Conv3dArgs { rule, x: x.view(), w: w.view(), bias: None, out: y.view_mut() }.checked()?)?;
+    on.conv3d_grad_input(Conv3dGradInputArgs { rule, grad: x.view(), w: w.view(), out: to_x.view_mut() }.checked()?)?;
+    let (few, grad) = (tensor(on, dtype, &[2, n, 1, 1, 1], dense, 3), tensor(on, dtype, &[2, 1, 1, 1, 1], dense, 4));
+    let mut to_w = target(on, dtype, &[1, n, 1, 1, 1], dense);
+    on.conv3d_grad_weight(
+        Conv3dGradWeightArgs { rule, grad: grad.view(), x: few.view(), out: to_w.view_mut() }.checked()?,
+    )?;
+    Ok(vec![y, to_x, to_w])
+}
+
 pub const PAIRS: Pool2d = Pool2d::Window { kernel: [2, 2], stride: [2, 2], padding: [0, 0], dilation: [1, 1] };
 
 pub fn max_pooled(on: &dyn Backend, dtype: DType, n: usize) -> Result<[Tensor; 2]> {

@@ -13,12 +13,7 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
     let names: Vec<&str> = o.inputs.iter().map(String::as_str).collect();
     match o.op {
         "conv2d" => {
-            let attributes = vec![
-                ints("strides", o.ints("stride")?),
-                ints("pads", both_sides(&o.ints("padding")?)),
-                ints("dilations", o.ints("dilation")?),
-                int("group", o.int("groups")?),
-            ];
+            let attributes = convolution(o)?;
             let (operands, residual) =
                 if o.int("residual")? == 1 { names.split_at(names.len() - 1) } else { (&names[..], &[][..]) };
             let mut product = graph.node("Conv", operands, attributes);
@@ -27,14 +22,10 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
             }
             with_relu(graph, o, product).map(Some)
         }
-        "conv_transpose2d" => {
-            let attributes = vec![
-                ints("strides", o.ints("stride")?),
-                ints("pads", both_sides(&o.ints("padding")?)),
-                ints("output_padding", o.ints("output_padding")?),
-                ints("dilations", o.ints("dilation")?),
-                int("group", o.int("groups")?),
-            ];
+        "conv3d" => Ok(Some(graph.node("Conv", &names, convolution(o)?))),
+        "conv_transpose2d" | "conv_transpose3d" => {
+            let mut attributes = convolution(o)?;
+            attributes.push(ints("output_padding", o.ints("output_padding")?));
             Ok(Some(graph.node("ConvTranspose", &names, attributes)))
         }
         "max_pool2d" => max_pool(graph, o, 1).map(|mut outputs| outputs.pop()),
@@ -72,6 +63,16 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
 
 fn both_sides(padding: &[i64]) -> Vec<i64> {
     [padding, padding].concat()
+}
+
+/// The attributes that all convolutions have.
+fn convolution(o: &Operation<'_>) -> Result<Vec<proto::Attribute>> {
+    Ok(vec![
+        ints("strides", o.ints("stride")?),
+        ints("pads", both_sides(&o.ints("padding")?)),
+        ints("dilations", o.ints("dilation")?),
+        int("group", o.int("groups")?),
+    ])
 }
 
 /// The attributes that both kinds of pooling have.
