@@ -12,6 +12,7 @@ mod attention;
 #[path = "../../../../tests/support/checkout.rs"]
 mod checkout;
 mod networks;
+mod volumes;
 
 use std::{collections::BTreeMap, env, fmt::Write, fs, thread};
 
@@ -156,6 +157,7 @@ fn rows(device: &DescribedDevice, key: &str) -> Rows {
             asked(&Problem { accumulate: true, ..whole });
         }
     }
+    volumes::rows(device, key, &mut rows, &mut missing);
     compiled_rows(device, &mut rows);
     attention::rows(device, key, &mut rows, &mut missing);
     (rows, missing)
