@@ -239,14 +239,16 @@ fn a_panic_is_printed_on_the_terminal_as_it_was() {
 
 #[test]
 fn keys_and_signals_end_the_process_as_ever() {
-    for (key, signal, number) in [
+    let ends = [
         (Some("\x03"), Signal::INT, 2),
         (Some("\x1c"), Signal::QUIT, 3),
         (None, Signal::INT, 2),
         (None, Signal::TERM, 15),
         (None, Signal::HUP, 1),
-    ] {
-        let mut session = Session::start(program_in("waits"), 80, 24);
+    ];
+    // All at once: they start while the first ones are waited for.
+    let sessions = ends.map(|_| Session::start(program_in("waits"), 80, 24));
+    for ((key, signal, number), mut session) in ends.into_iter().zip(sessions) {
         session.wait_for("a run of tests");
         match key {
             Some(key) => session.press(key),

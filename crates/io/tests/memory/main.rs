@@ -8,7 +8,7 @@ mod zip;
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::{Mutex, atomic::Ordering::Relaxed},
 };
 
@@ -43,67 +43,102 @@ fn tensors(count: usize, numbers: usize) -> Vec<u8> {
     format!("(d{}.", (0..count).map(item).collect::<String>()).into_bytes()
 }
 
-/// Files that are small and would be large, by what they are.
-fn hostile() -> Vec<(&'static str, Vec<u8>)> {
-    let pth = |pickle: &[u8]| archive(&[("a/data.pkl", pickle), ("a/data/0", &[0; 4096])]);
-    // A list of 40 elements, each the list before: shared, it is 40 lists; one by one, 40^40 values.
+fn pth(pickle: &[u8]) -> Vec<u8> {
+    archive(&[("a/data.pkl", pickle), ("a/data/0", &[0; 4096])])
+}
+
+/// The pickle of a list of 40 elements, each the list before: shared, it is 40 lists; one by one, 40^40 values.
+fn shared_lists() -> Vec<u8> {
     let mut shared = b"\x80\x02]q\x00".to_vec();
     for i in 0..40u8 {
         let list = [&b"]("[..], &[b'h', i].repeat(40), &[b'e', b'q', i + 1]].concat();
         shared.extend(list);
     }
     shared.push(b'.');
-    let text = |opcode: &[u8], count: usize| {
-        [&b"\x80\x02]X\x00\x80\x00\x00"[..], &[b'a'; 0x8000], b"q\x00(", &opcode.repeat(count), b"e."].concat()
-    };
-    let empty: String =
-        (0..300_000).map(|i| format!(r#","{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#)).collect();
-    let notes: String = (0..200_000).map(|i| format!(r#","{i}":"x""#)).collect();
-    let shards: String = (0..100_000).map(|i| format!(r#","{i}":"f{i}""#)).collect();
-    let numbers = "0,".repeat(2_000_000);
-    let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}.";
-    vec![
-        ("lists that share lists", pth(&shared)),
-        ("a text in many places", pth(&text(b"h\x00", 200_000))),
-        ("4 MB of None", pth(&list_of(b"N", 4_000_000))),
-        ("4 MB of empty lists", pth(&list_of(b"]", 4_000_000))),
-        ("4 MB of empty tuples", pth(&list_of(b")", 4_000_000))),
-        ("4 MB of empty dicts, legacy", [&magic[..], &list_of(b"}", 4_000_000)].concat()),
-        ("4 MB of marks", pth(&[&b"("[..]].concat().repeat(4_000_000))),
-        ("2 MB of tuples of one", pth(&[&b"N"[..], &b"\x85".repeat(2_000_000), b"."].concat())),
-        (
-            "memo entries far apart",
-            pth(&(0..400_000u32)
-                .flat_map(|i| [&b"Nr"[..], &i.wrapping_mul(99_991).to_le_bytes()].concat())
-                .collect::<Vec<u8>>()),
-        ),
-        ("objects", pth(&list_of(b"cm\nC\n)R", 300_000))),
-        ("30,000 empty tensors", pth(&tensors(30_000, 0))),
-        ("30,000 views of one storage", pth(&tensors(30_000, 1024))),
-        ("300,000 empty tensors", with_header(&format!("{{{}}}", &empty[1..]))),
-        ("200,000 notes", with_header(&format!(r#"{{"__metadata__":{{{}}}}}"#, &notes[1..]))),
-        ("100,000 shards", format!(r#"{{"weight_map":{{{}}}}}"#, &shards[1..]).into_bytes()),
-        ("numbers in an index", format!(r#"{{"metadata":[{numbers}0],"weight_map":{{}}}}"#).into_bytes()),
-        (
-            "numbers in a checkpoint",
-            with_header(&format!(
-                r#"{{"__metadata__":{{"kiln.checkpoint":"[{numbers}0]","kiln.model":"[{numbers}0]"}}}}"#
-            )),
-        ),
-    ]
+    shared
 }
+
+fn text_in_many_places() -> Vec<u8> {
+    [&b"\x80\x02]X\x00\x80\x00\x00"[..], &[b'a'; 0x8000], b"q\x00(", &b"h\x00".repeat(200_000), b"e."].concat()
+}
+
+fn memo_entries() -> Vec<u8> {
+    (0..400_000u32).flat_map(|i| [&b"Nr"[..], &i.wrapping_mul(99_991).to_le_bytes()].concat()).collect()
+}
+
+/// So many entries of a JSON object, each by its number, without the braces.
+fn entries(count: usize, entry: impl Fn(usize) -> String) -> String {
+    (0..count).map(entry).collect::<Vec<_>>().join(",")
+}
+
+const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}.";
+const NUMBERS: usize = 2_000_000;
+
+/// What a file is, and what makes its bytes.
+type Made = (&'static str, fn() -> Vec<u8>);
+
+/// Files that are small and would be large.
+const HOSTILE: [Made; 17] = [
+    ("lists that share lists", || pth(&shared_lists())),
+    ("a text in many places", || pth(&text_in_many_places())),
+    ("4 MB of None", || pth(&list_of(b"N", 4_000_000))),
+    ("4 MB of empty lists", || pth(&list_of(b"]", 4_000_000))),
+    ("4 MB of empty tuples", || pth(&list_of(b")", 4_000_000))),
+    ("4 MB of empty dicts, legacy", || [LEGACY, &list_of(b"}", 4_000_000)].concat()),
+    ("4 MB of marks", || pth(&b"(".repeat(4_000_000))),
+    ("2 MB of tuples of one", || pth(&[&b"N"[..], &b"\x85".repeat(2_000_000), b"."].concat())),
+    ("memo entries far apart", || pth(&memo_entries())),
+    ("objects", || pth(&list_of(b"cm\nC\n)R", 300_000))),
+    ("30,000 empty tensors", || pth(&tensors(30_000, 0))),
+    ("30,000 views of one storage", || pth(&tensors(30_000, 1024))),
+    ("300,000 empty tensors", || {
+        let empty = |i| format!(r#""{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#);
+        with_header(&format!("{{{}}}", entries(300_000, empty)))
+    }),
+    ("200,000 notes", || {
+        with_header(&format!(r#"{{"__metadata__":{{{}}}}}"#, entries(200_000, |i| format!(r#""{i}":"x""#))))
+    }),
+    ("100,000 shards", || {
+        format!(r#"{{"weight_map":{{{}}}}}"#, entries(100_000, |i| format!(r#""{i}":"f{i}""#))).into_bytes()
+    }),
+    ("numbers in an index", || format!(r#"{{"metadata":[{}0],"weight_map":{{}}}}"#, "0,".repeat(NUMBERS)).into_bytes()),
+    ("numbers in a checkpoint", || {
+        let numbers = "0,".repeat(NUMBERS);
+        with_header(&format!(r#"{{"__metadata__":{{"kiln.checkpoint":"[{numbers}0]","kiln.model":"[{numbers}0]"}}}}"#))
+    }),
+];
 
 /// A way to read a file, by its name.
 type Reader = (&'static str, fn(&Path) -> bool);
 
+/// The part of the files that a process reads.
+const PART: &str = "KILN_TEST_PART";
+const PARTS: usize = 2;
+
 #[test]
 fn a_small_file_stays_small() {
     let _turn = TURN.lock().unwrap();
+    let Ok(part) = env::var(PART) else {
+        // In processes beside each other: each counts all that it allocates, so it reads one file at a time.
+        let start = |part: usize| {
+            let mut command = Command::new(env::current_exe().unwrap());
+            command.args(["--exact", "a_small_file_stays_small", "--nocapture"]).env(PART, part.to_string());
+            command.stdout(Stdio::piped()).spawn().unwrap()
+        };
+        let parts: Vec<_> = (0..PARTS).map(start).collect();
+        for part in parts {
+            let output = part.wait_with_output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        }
+        return;
+    };
     let folder = tempdir().unwrap();
     let path = folder.path().join("hostile");
     // What is made once, threads and tables.
     let _ = load(&path, Device::Cpu);
-    for (what, bytes) in hostile() {
+    for (what, made) in HOSTILE.iter().skip(part.parse().unwrap()).step_by(PARTS) {
+        let bytes = made();
         fs::write(&path, &bytes).unwrap();
         let is_tensor_file = bytes.get(8) == Some(&b'{');
         let bound = 10 * bytes.len() + (64 << 20);
