@@ -167,6 +167,56 @@ impl<T: Copy> Image<T> {
         }
     }
 
+    /// The plane of a channel of an image: where it lies if it has no gaps and is stored in `T`, else copied to `staged`.
+    ///
+    /// # Safety
+    /// The plane is readable for as long as the result is used.
+    pub(crate) unsafe fn plane<'a>(&self, n: usize, c: usize, staged: &'a mut Vec<T>) -> &'a [T] {
+        let first = self.ptr.offset(self.at(n, c, 0, 0)).direct();
+        // SAFETY: the caller's promise, and there is room for the whole plane.
+        unsafe {
+            match first.filter(|_| self.is_flat() && self.step() == 1) {
+                Some(first) => std::slice::from_raw_parts(first, self.area()),
+                None => {
+                    staged.clear();
+                    staged.reserve(self.area());
+                    self.gather_plane(n, c, staged.as_mut_ptr());
+                    staged.set_len(self.area());
+                    staged
+                }
+            }
+        }
+    }
+
+    /// Lets `fill` write the plane of a channel of an image: where it lies if it has no gaps and is stored in `T`, else in
+    /// `staged`, from where it is stored. What `fill` does not write is undefined.
+    ///
+    /// # Safety
+    /// The plane is writable, and nobody else accesses it.
+    pub(crate) unsafe fn fill_plane<R>(
+        &self,
+        n: usize,
+        c: usize,
+        staged: &mut Vec<T>,
+        fill: impl FnOnce(&mut [T]) -> R,
+    ) -> R
+    where
+        T: Default,
+    {
+        let first = self.ptr.offset(self.at(n, c, 0, 0)).direct();
+        match first.filter(|_| self.is_flat() && self.step() == 1) {
+            // SAFETY: the caller's promise.
+            Some(first) => fill(unsafe { std::slice::from_raw_parts_mut(first, self.area()) }),
+            None => {
+                staged.resize(self.area(), T::default());
+                let filled = fill(staged);
+                // SAFETY: as above, and `staged` has the size of the plane.
+                unsafe { self.scatter_plane(n, c, staged.as_ptr()) };
+                filled
+            }
+        }
+    }
+
     /// The `count` channels starting at `first`, of images whose channels have no blocks.
     pub(crate) fn channels(&self, first: usize, count: usize) -> Self {
         Image { ptr: self.ptr.offset(first as isize * self.strides[1]), c: count, ..*self }

@@ -63,6 +63,8 @@ pub(crate) trait Real:
     fn round_ties_even(self) -> Self;
     fn powf(self, exponent: Self) -> Self;
     fn atan2(self, x: Self) -> Self;
+    /// The number or 0, without a branch and without a choice, which LLVM may make a branch of.
+    fn only_if(self, keep: bool) -> Self;
 
     /// -1, 0 or 1; 0 of NaN, as in PyTorch.
     #[inline(always)]
@@ -224,7 +226,7 @@ fn gelu_inner<T: Real>(x: T) -> T {
 }
 
 macro_rules! real {
-    ($ty:ident: std [$($std:ident)*] own [$($own:ident => $f:path;)*]) => {
+    ($ty:ident ($bits:ident): std [$($std:ident)*] own [$($own:ident => $f:path;)*]) => {
         impl Real for $ty {
             const INFINITY: $ty = $ty::INFINITY;
             #[inline(always)]
@@ -251,6 +253,10 @@ macro_rules! real {
             fn atan2(self, x: $ty) -> $ty {
                 $ty::atan2(self, x)
             }
+            #[inline(always)]
+            fn only_if(self, keep: bool) -> $ty {
+                $ty::from_bits(self.to_bits() & $bits::from(keep).wrapping_neg())
+            }
             $(
                 #[inline(always)]
                 fn $std(self) -> $ty {
@@ -268,13 +274,13 @@ macro_rules! real {
 }
 
 real! {
-    f32: std [abs sqrt exp2 exp_m1 log2 log10 sin cos tan asin acos atan sinh cosh floor ceil trunc round_ties_even]
+    f32 (u32): std [abs sqrt exp2 exp_m1 log2 log10 sin cos tan asin acos atan sinh cosh floor ceil trunc round_ties_even]
     own [exp => math::exp; ln => math::ln; ln_1p => math::ln_1p; tanh => math::tanh; sigmoid => math::sigmoid; erf => math::erf;
          asinh => libm::asinhf; acosh => libm::acoshf; atanh => libm::atanhf; erfc => libm::erfcf; lgamma => libm::lgammaf;]
 }
 
 real! {
-    f64: std [abs sqrt exp exp2 exp_m1 ln log2 log10 ln_1p sin cos tan asin acos atan sinh cosh tanh floor ceil trunc round_ties_even]
+    f64 (u64): std [abs sqrt exp exp2 exp_m1 ln log2 log10 ln_1p sin cos tan asin acos atan sinh cosh tanh floor ceil trunc round_ties_even]
     own [sigmoid => sigmoid; erf => libm::erf; asinh => libm::asinh; acosh => libm::acosh; atanh => libm::atanh;
          erfc => libm::erfc; lgamma => libm::lgamma;]
 }

@@ -24,11 +24,14 @@ fn max_pool2d_grad(pool: Pool2d, grad: View, indices: View, out: ViewMut) -> Res
 fn cases() -> Vec<([usize; 4], Pool2d, [usize; 2])> {
     vec![
         ([2, 3, 6, 6], windows([2, 2], [2, 2], [0, 0], [1, 1]), [3, 3]),
+        // The last row and column are in no window.
+        ([2, 3, 7, 45], windows([2, 2], [2, 2], [0, 0], [1, 1]), [3, 22]),
         ([1, 2, 7, 5], windows([3, 2], [2, 3], [1, 1], [1, 1]), [4, 2]),
         ([2, 2, 6, 9], windows([2, 3], [1, 2], [0, 1], [2, 1]), [4, 5]),
         ([1, 3, 5, 5], windows([3, 3], [2, 2], [1, 1], [1, 1]), [3, 3]),
         // One window more than fits, as with `ceil_mode`.
         ([1, 2, 6, 6], windows([3, 3], [2, 2], [0, 0], [1, 1]), [3, 3]),
+        ([1, 2, 7, 5], windows([2, 2], [2, 2], [0, 0], [1, 1]), [4, 3]),
         ([2, 17, 7, 6], Pool2d::Adaptive, [3, 4]),
         ([1, 2, 2, 2], Pool2d::Adaptive, [3, 5]),
         ([0, 2, 4, 4], Pool2d::Adaptive, [2, 2]),
