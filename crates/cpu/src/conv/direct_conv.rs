@@ -15,6 +15,8 @@ use crate::{
 
 /// With more output channels, packing pays off.
 const MAX_OUTPUT_CHANNELS: usize = 64;
+/// With at most so many, it is packing that takes the time.
+const FEW_CHANNELS: usize = 4;
 /// Maximum number of output pixels computed at a time, unless one row has more.
 const MAX_LANES: usize = 1024;
 /// Maximum number of elements of the padded input at a time: half of an L2 cache.
@@ -33,9 +35,13 @@ pub(super) fn rows_at_once<T>(
         return None;
     }
     let most = (MAX_LANES / padded.width).clamp(1, height);
-    let rows = height.div_ceil(height.div_ceil(most));
-    let small = padded.channel(rows).checked_mul(channels)? <= MAX_INPUT;
-    (small && padded.is_tall(rows, height)).then_some(rows)
+    let fits = |most: usize| {
+        let rows = height.div_ceil(height.div_ceil(most));
+        let small = padded.channel(rows).checked_mul(channels)? <= MAX_INPUT;
+        (small && padded.is_tall(rows, height)).then_some(rows)
+    };
+    // Packing for a few output channels takes so long that fewer rows at a time are better.
+    fits(most).or_else(|| if weights.rows <= FEW_CHANNELS { (1..most).rev().find_map(fits) } else { None })
 }
 
 /// Convolves the channels of one group, `tall` rows of the output at a time.

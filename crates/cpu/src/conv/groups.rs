@@ -176,7 +176,7 @@ pub(crate) unsafe fn grad_weight<T: Compute>(rule: &Conv2d, groups: Groups<'_, T
     let taps = Taps::forward(rule, kernel);
     let kern = kernels::best::<T>();
     for g in 0..rule.groups {
-        let Group { x, w, y } = groups(g, ChannelOrder::PlanesOuter);
+        let Group { x, w, y } = groups(g, ChannelOrder::PlanesInner);
         let dense = w.dense_planes();
         let store = |o: usize, row: &[T]| {
             // SAFETY: a filter's gradient, which is this row's alone.

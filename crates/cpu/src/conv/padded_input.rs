@@ -81,7 +81,7 @@ impl PaddedInput {
         rows == all || rows >= 2 * self.halo
     }
 
-    /// Copies channel `c` of image `n` with its padding, as far as output rows `y..y + rows` read it, to planes for `tall` rows,
+    /// Copies channel `c` of image `n`, which may be padding, with its padding, as far as output rows `y..y + rows` read it, to planes for `tall` rows,
     /// which is at least as many. Rows past them become 0.
     ///
     /// # Safety
@@ -95,6 +95,10 @@ impl PaddedInput {
         to: *mut T,
     ) {
         let all = tall + self.halo;
+        if !image.is_inside(n, c) {
+            // SAFETY: the caller's promise.
+            return unsafe { std::slice::from_raw_parts_mut(to, self.channel(tall)).fill(T::of(0.0)) };
+        }
         for (class, at) in self.classes.iter().enumerate() {
             let first = |axis: usize, output: usize| self.origin[axis] + (output * self.step[axis] + at[axis]) as isize;
             let (first_row, first_column) = (first(0, y), first(1, 0));

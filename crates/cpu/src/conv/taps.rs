@@ -21,6 +21,8 @@ pub(crate) struct Taps {
 pub(crate) struct InputRun {
     /// Offset in memory of the first pixel, in channel 0.
     at: isize,
+    /// The depth of its image.
+    depth: isize,
     y: isize,
     x: isize,
     len: usize,
@@ -63,7 +65,8 @@ impl Taps {
     pub(crate) fn input_runs<P: Copy>(&self, image: &Image<P>, runs: &[PixelRun]) -> Vec<InputRun> {
         let place = |run: &PixelRun| {
             let (y, x) = (run.y * self.step[0], run.x * self.step[1]);
-            InputRun { at: image.at(run.n, 0, y, x), y: y as isize, x: x as isize, len: run.len }
+            let (at, depth) = (image.at(run.n, 0, y, x), image.depth_of_image(run.n));
+            InputRun { at, depth, y: y as isize, x: x as isize, len: run.len }
         };
         runs.iter().map(place).collect()
     }
@@ -82,13 +85,13 @@ impl Taps {
     ) {
         let [.., sh, sw] = image.strides;
         let (zero, [dy, dx], step) = (T::of(0.0), self.offsets[tap], self.step[1] as isize);
-        let (h, w) = (image.h as isize, image.w as isize);
+        let ((h, w), (deeper, inside)) = ((image.h as isize, image.w as isize), image.depth_of_channel(c));
         let plane = image.ptr.offset(image.channel(c) + dy * sh + dx * sw);
-        for &InputRun { at, y, x, len } in input_runs {
+        for &InputRun { at, depth, y, x, len } in input_runs {
             let (y, x, last) = (y + dy, x + dx, x + dx + (len as isize - 1) * step);
             // SAFETY: pixels inside the image, by the caller's promise in range; `out` has room for the run.
             unsafe {
-                if y < 0 || y >= h {
+                if y < 0 || y >= h || (depth + deeper) as usize >= inside {
                     std::slice::from_raw_parts_mut(out, len).fill(zero);
                 } else if x >= 0 && last < w {
                     plane.offset(at).gather(step * sw, len, out);

@@ -28,6 +28,22 @@ impl Blocks {
 /// Extent and stride of an axis.
 pub(crate) type Axis = (usize, isize);
 
+/// Where planes of a volume lie in it: those outside are padding, and read as zeros.
+#[derive(Clone, Copy)]
+pub(crate) struct Depths {
+    /// The depth of the volume.
+    pub(crate) inside: usize,
+    /// That of the first image's first channel, and how much further the next image of a volume lies, and the next plane of a
+    /// channel.
+    pub(crate) first: isize,
+    pub(crate) between_images: isize,
+    pub(crate) between_planes: isize,
+    /// How many images a volume has. How many channels follow each other in a plane, and how many planes there are.
+    pub(crate) images: usize,
+    pub(crate) channels: usize,
+    pub(crate) planes: usize,
+}
+
 /// Images `[N, C, H, W]` with any strides: the first element, extents and strides. Of a batch of volumes, images may be the
 /// planes, and channels those that a position of a kernel reads: these axes then have blocks.
 pub(crate) struct Image<T: 'static> {
@@ -39,6 +55,8 @@ pub(crate) struct Image<T: 'static> {
     pub(crate) strides: [isize; 4],
     /// The blocks of images and channels.
     blocks: [Blocks; 2],
+    /// Of volumes, some planes of which may be padding.
+    depths: Option<Depths>,
 }
 
 impl<T> Clone for Image<T> {
@@ -59,7 +77,7 @@ impl<T: Copy> Image<T> {
         let layout = tensor.layout();
         let [n, c, h, w] = [0, 1, 2, 3].map(|dim| layout.dims().get(dim).map_or(1, |&extent| extent));
         let strides = [0, 1, 2, 3].map(|dim| layout.strides().get(dim).map_or(0, |&stride| stride));
-        Image { ptr: tensor.ptr(), n, c, h, w, strides, blocks: [Blocks::ONE; 2] }
+        Image { ptr: tensor.ptr(), n, c, h, w, strides, blocks: [Blocks::ONE; 2], depths: None }
     }
 
     /// Images and channels that are each numbered by two axes, the outer one first, of planes `h`, `w`.
@@ -79,7 +97,13 @@ impl<T: Copy> Image<T> {
             w: w.0,
             strides: [sn, sc, h.1, w.1],
             blocks: [images, channels],
+            depths: None,
         }
+    }
+
+    /// The same, of volumes some planes of which may be padding.
+    pub(crate) fn of_depths(self, depths: Depths) -> Image<T> {
+        Image { depths: Some(depths), ..self }
     }
 
     /// Number of pixels per channel of an image.
@@ -121,6 +145,26 @@ impl<T: Copy> Image<T> {
     #[inline(always)]
     pub(crate) fn channel(&self, c: usize) -> isize {
         self.blocks[1].at(c, self.strides[1])
+    }
+
+    /// The depth of an image's first plane, of 1 if there are no volumes.
+    #[inline(always)]
+    pub(crate) fn depth_of_image(&self, n: usize) -> isize {
+        self.depths.map_or(0, |of| of.first + (n % of.images.max(1)) as isize * of.between_images)
+    }
+
+    /// How much deeper a channel's plane lies than its image's first, and the depth of the volume.
+    #[inline(always)]
+    pub(crate) fn depth_of_channel(&self, c: usize) -> (isize, usize) {
+        self.depths
+            .map_or((0, 1), |of| ((c / of.channels.max(1) % of.planes.max(1)) as isize * of.between_planes, of.inside))
+    }
+
+    /// Whether a channel of an image is a plane of a volume, not padding.
+    #[inline(always)]
+    pub(crate) fn is_inside(&self, n: usize, c: usize) -> bool {
+        let (deeper, inside) = self.depth_of_channel(c);
+        ((self.depth_of_image(n) + deeper) as usize) < inside
     }
 
     /// Whether these channels, which exist, are as far apart as the stride says.

@@ -1,9 +1,9 @@
 //! `conv3d` and its gradients: convolutions of planes, which read those of a window of depths as their channels, in place.
 //!
 //! A plane of the output is a convolution over height and width of `C · kd` channels: the planes of every input channel that
-//! the kernel's planes meet. As an [`Image`] these are an axis of two strides, so nothing is copied. Depths at which the same
-//! planes of the kernel lie inside the volume are images of one call ([`Window`]); the gradient of the input is the same once
-//! for each residue class of depths modulo the stride. That of the weight is a call for each plane of the kernel.
+//! the kernel's planes meet, or zeros where these lie in the padding. As an [`Image`] these are an axis of two strides, so nothing
+//! is copied, and all planes of a batch are one call. The gradient of the input is the same once for each residue class of depths
+//! modulo the stride.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ use crate::{
         groups::{self, ChannelOrder, Group},
     },
     device::CpuBackend,
-    engine::image::{Axis, Image},
+    engine::image::{Axis, Depths, Image},
     memory::{
         erased::{Erased, ErasedPtr},
         view::{Source, Target},
@@ -99,12 +99,25 @@ impl<T: Compute> Volumes<T> {
     }
 
     /// Images for each index of the first dimension and each depth of `images`, with a channel for each channel and depth
-    /// of `channels`, which begin where `images` does.
+    /// of `channels`, which are relative to the image's. Depths that the volumes do not have are padding.
     fn images(&self, images: Run, channels: Run, order: ChannelOrder) -> Image<T> {
-        let [n, c, _, h, w] = self.axes;
-        let (first, inner) = (images.first + channels.first, self.planes(channels));
-        let channels = if order == ChannelOrder::PlanesInner { [c, inner] } else { [inner, c] };
-        Image::of_planes(self.ptr.offset(first * self.axes[2].1), [n, self.planes(images)], channels, h, w)
+        let [n, c, (inside, stride), h, w] = self.axes;
+        let (first, planes) = (images.first + channels.first, self.planes(channels));
+        let (axes, in_a_plane) = match order {
+            ChannelOrder::PlanesInner => ([c, planes], 1),
+            ChannelOrder::PlanesOuter => ([planes, c], c.0),
+        };
+        let depths = Depths {
+            inside,
+            first,
+            between_images: images.step,
+            between_planes: channels.step,
+            images: images.count,
+            channels: in_a_plane,
+            planes: channels.count,
+        };
+        let ptr = self.ptr.offset(first * stride);
+        Image::of_planes(ptr, [n, self.planes(images)], axes, h, w).of_depths(depths)
     }
 
     /// Filters with an output channel for each index of the first dimension and each plane of `outputs`.
@@ -126,30 +139,11 @@ struct Run {
 impl Run {
     /// A single position.
     const ONE: Run = Run { first: 0, count: 1, step: 0 };
-}
 
-/// Depths of the tensor that is written for which the same planes of the kernel, `taps` of a list of them, meet planes of the
-/// tensor that is read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Window {
-    depths: Range<usize>,
-    taps: Range<usize>,
-}
-
-/// Cuts depths into windows. `first(tap)` is the depth that a tap meets at depth 0; at the next depth it is `step` further on.
-fn windows(depths: usize, step: usize, taps: usize, first: impl Fn(usize) -> isize, inside: usize) -> Vec<Window> {
-    let mut all: Vec<Window> = Vec::new();
-    for depth in 0..depths {
-        let meets = |tap: &usize| (0..inside as isize).contains(&(first(*tap) + (depth * step) as isize));
-        // What taps meet is evenly spaced, so those that meet something follow each other.
-        let start = (0..taps).find(meets).unwrap_or(taps);
-        let end = (start..taps).find(|tap| !meets(tap)).unwrap_or(taps);
-        match all.last_mut() {
-            Some(last) if last.taps == (start..end) => last.depths.end = depth + 1,
-            _ => all.push(Window { depths: depth..depth + 1, taps: start..end }),
-        }
+    /// This many positions from the first on.
+    fn all(count: usize) -> Run {
+        Run { first: 0, count, step: 1 }
     }
-    all
 }
 
 /// The rule within planes.
@@ -171,23 +165,27 @@ fn forward<T: Compute>(
     }
     let bias = bias.map(values_of_bias);
     let (x, w, y) = (Volumes::new(&x), Volumes::new(&w), Volumes::new(&out));
-    let (stride, dilation) = (rule.stride[0], rule.dilation[0] as isize);
-    let met = |tap: usize| tap as isize * dilation - rule.padding[0] as isize;
-    for Window { depths, taps } in windows(y.depth(), stride, w.depth(), met, x.depth()) {
-        let outputs = Run { first: depths.start as isize, count: depths.len(), step: 1 };
-        let inputs = Run { first: (depths.start * stride) as isize, count: depths.len(), step: stride as isize };
-        let read = Run { first: met(taps.start), count: taps.len(), step: dilation };
-        let kernel = Run { first: taps.start as isize, count: taps.len(), step: 1 };
-        let group = |g: usize, order: ChannelOrder| Group {
-            x: x.group_of_channels(g, rule.groups).images(inputs, read, order),
-            w: w.group_of_filters(g, rule.groups).images(Run::ONE, kernel, order),
-            y: y.group_of_channels(g, rule.groups).images(outputs, Run::ONE, order),
-        };
-        // SAFETY: the views were checked, and their extents fit together; windows have only taps that meet planes; the output is
-        // exclusively borrowed.
-        unsafe { groups::forward(&of_planes(rule), &group, bias.as_deref(), false)? };
+    let group = group_of(rule, &x, &w, &y);
+    // SAFETY: the views were checked, and their extents fit together; planes outside the volume are marked; the output is
+    // exclusively borrowed.
+    unsafe { groups::forward(&of_planes(rule), &group, bias.as_deref(), false) }
+}
+
+/// The groups of a convolution: images are the planes of the output, channels those of the input that the kernel's planes meet.
+fn group_of<T: Compute>(
+    rule: &Conv3d,
+    x: &Volumes<T>,
+    w: &Volumes<T>,
+    y: &Volumes<T>,
+) -> impl Fn(usize, ChannelOrder) -> Group<T> {
+    let (stride, padding, dilation) = (rule.stride[0] as isize, rule.padding[0] as isize, rule.dilation[0] as isize);
+    let inputs = Run { first: -padding, count: y.depth(), step: stride };
+    let read = Run { first: 0, count: w.depth(), step: dilation };
+    move |g, order| Group {
+        x: x.group_of_channels(g, rule.groups).images(inputs, read, order),
+        w: w.group_of_filters(g, rule.groups).images(Run::ONE, Run::all(w.depth()), order),
+        y: y.group_of_channels(g, rule.groups).images(Run::all(y.depth()), Run::ONE, order),
     }
-    Ok(())
 }
 
 fn grad_input<T: Compute>(rule: &Conv3d, grad: Erased<T>, w: Erased<T>, out: Erased<T>) -> Result<()> {
@@ -206,25 +204,19 @@ fn grad_input<T: Compute>(rule: &Conv3d, grad: Erased<T>, w: Erased<T>, out: Era
         let distance = |of: &dyn Fn(usize) -> isize| if taps.len() > 1 { of(1) - of(0) } else { 0 };
         let (between_taps, between_planes) = (distance(&|i| taps[i] as isize), distance(&met));
         let depths = (x.depth() - phase).div_ceil(stride);
-        for window in windows(depths, 1, taps.len(), met, y.depth()) {
-            let (depths, range) = (window.depths, window.taps);
-            // Without taps nothing is read, wherever it would be.
-            let (first_tap, first_plane) =
-                if range.is_empty() { (0, 0) } else { (taps[range.start], met(range.start)) };
-            let inputs =
-                Run { first: (depths.start * stride + phase) as isize, count: depths.len(), step: stride as isize };
-            let outputs = Run { first: depths.start as isize, count: depths.len(), step: 1 };
-            let read = Run { first: first_plane, count: range.len(), step: between_planes };
-            let kernel = Run { first: first_tap as isize, count: range.len(), step: between_taps };
-            // Output channels of the filters are numbered as the channels of the gradient: all of a plane, and then the next.
-            let group = |g: usize, _| Group {
-                x: x.group_of_channels(g, rule.groups).images(inputs, Run::ONE, ChannelOrder::PlanesOuter),
-                w: w.group_of_filters(g, rule.groups).filters_by_output(kernel),
-                y: y.group_of_channels(g, rule.groups).images(outputs, read, ChannelOrder::PlanesOuter),
-            };
-            // SAFETY: as in `forward`.
-            unsafe { groups::grad_input(&of_planes(rule), &group)? };
-        }
+        // Without taps nothing is read, wherever it would be.
+        let (first_tap, first_plane) = taps.first().map_or((0, 0), |tap| (*tap as isize, met(0)));
+        let inputs = Run { first: phase as isize, count: depths, step: stride as isize };
+        let read = Run { first: first_plane, count: taps.len(), step: between_planes };
+        let kernel = Run { first: first_tap, count: taps.len(), step: between_taps };
+        // Output channels of the filters are numbered as the channels of the gradient: all of a plane, and then the next.
+        let group = |g: usize, _| Group {
+            x: x.group_of_channels(g, rule.groups).images(inputs, Run::ONE, ChannelOrder::PlanesOuter),
+            w: w.group_of_filters(g, rule.groups).filters_by_output(kernel),
+            y: y.group_of_channels(g, rule.groups).images(Run::all(depths), read, ChannelOrder::PlanesOuter),
+        };
+        // SAFETY: as in `forward`.
+        unsafe { groups::grad_input(&of_planes(rule), &group)? };
     }
     Ok(())
 }
@@ -235,40 +227,6 @@ fn grad_weight<T: Compute>(rule: &Conv3d, grad: Erased<T>, x: Erased<T>, out: Er
         return Ok(());
     }
     let (x, w, y) = (Volumes::new(&x), Volumes::new(&out), Volumes::new(&grad));
-    let stride = rule.stride[0];
-    for tap in 0..w.depth() {
-        // The depths of the output at which this plane of the kernel meets a plane of the input.
-        let met = |depth: usize| (depth * stride + tap * rule.dilation[0]).checked_sub(rule.padding[0]);
-        let meets = |depth: &usize| met(*depth).is_some_and(|plane| plane < x.depth());
-        let start = (0..y.depth()).find(meets).unwrap_or(0);
-        let count = (start..y.depth()).take_while(meets).count();
-        let outputs = Run { first: start as isize, count, step: 1 };
-        let inputs = Run { first: met(start).unwrap_or(0) as isize, count, step: stride as isize };
-        let kernel = Run { first: tap as isize, ..Run::ONE };
-        let group = |g: usize, order: ChannelOrder| Group {
-            x: x.group_of_channels(g, rule.groups).images(inputs, Run::ONE, order),
-            w: w.group_of_filters(g, rule.groups).images(kernel, Run::ONE, order),
-            y: y.group_of_channels(g, rule.groups).images(outputs, Run::ONE, order),
-        };
-        // SAFETY: as in `forward`.
-        unsafe { groups::grad_weight(&of_planes(rule), &group)? };
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn windows_have_the_taps_that_meet_planes() {
-        let window = |depths, taps| Window { depths, taps };
-        // Three taps over five depths with padding; dilated taps that are far apart; taps that meet nothing.
-        let near = windows(5, 1, 3, |tap| tap as isize - 1, 5);
-        assert_eq!(near, [window(0..1, 1..3), window(1..4, 0..3), window(4..5, 0..2)]);
-        let far = windows(4, 2, 2, |tap| 3 * tap as isize - 2, 5);
-        assert_eq!(far, [window(0..1, 1..2), window(1..2, 0..2), window(2..4, 0..1)]);
-        assert_eq!(windows(2, 1, 1, |_| 7, 3), [window(0..2, 1..1)]);
-        assert_eq!(windows(1, 1, 0, |_| 0, 3), [window(0..1, 0..0)]);
-    }
+    // SAFETY: as in `forward`.
+    unsafe { groups::grad_weight(&of_planes(rule), &group_of(rule, &x, &w, &y)) }
 }

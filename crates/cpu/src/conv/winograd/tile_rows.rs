@@ -49,7 +49,9 @@ pub(super) unsafe fn load_pixels(
     to: *mut f32,
 ) {
     let lanes = kern.lanes;
-    let inside = y >= 0 && y < image.h as isize;
+    let there = lanes.min(image.c - c);
+    let one_plane = image.are_in_a_block(c..c + there);
+    let inside = y >= 0 && y < image.h as isize && (!one_plane || image.is_inside(n, c));
     let low = if inside { (-x).clamp(0, pixels as isize) as usize } else { pixels };
     let high = if inside { (image.w as isize - x).clamp(low as isize, pixels as isize) as usize } else { pixels };
     // SAFETY: the caller's promise; `low..high` are the pixels inside the image.
@@ -59,17 +61,15 @@ pub(super) unsafe fn load_pixels(
         if low == high {
             return;
         }
-        let (count, there) = (high - low, lanes.min(image.c - c));
+        let count = high - low;
         let from = image.ptr.offset(image.at(n, c, y as usize, (x + low as isize) as usize));
         let to = to.add(low * lanes);
         let [_, sc, _, sw] = image.strides;
-        if !image.are_in_a_block(c..c + there) {
-            for lane in 0..there {
+        if !one_plane {
+            std::slice::from_raw_parts_mut(to, count * lanes).fill(0.0);
+            for lane in (0..there).filter(|lane| image.is_inside(n, c + lane)) {
                 let from = from.offset(image.channel(c + lane) - image.channel(c));
                 (0..count).for_each(|pixel| *to.add(pixel * lanes + lane) = from.offset(pixel as isize * sw).load());
-            }
-            for pixel in 0..count {
-                std::slice::from_raw_parts_mut(to.add(pixel * lanes + there), lanes - there).fill(0.0);
             }
             return;
         }
