@@ -114,4 +114,32 @@ MUTATIONS = [
         "return out < p.out_size[axis];",
         ["conv2d_by_the_kernel"],
     ),
+    Mutation(
+        "conv3d_axes", "cuDNN is told the stride of a volume's width as that of its depth",
+        "crates/cuda/src/conv/graph.rs",
+        "CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, &wide(rule.stride)",
+        "CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, &{ let mut all = wide(rule.stride); if A == 3 { all.reverse() }; all }",
+        ["conv3d_shapes"],
+    ),
+    Mutation(
+        "conv3d_padding", "cuDNN pads the depth of volumes after them as their width",
+        "crates/cuda/src/conv/graph.rs",
+        "CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, &wide(rule.padding)",
+        "CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, &{ let mut all = wide(rule.padding); if A == 3 { all.swap(0, 2) }; all }",
+        ["conv3d_shapes"],
+    ),
+    Mutation(
+        "conv3d_dilation", "rows and columns of volumes are dilated as each other",
+        "crates/cuda/src/conv/graph.rs",
+        "CUDNN_ATTR_CONVOLUTION_DILATIONS, &wide(rule.dilation)",
+        "CUDNN_ATTR_CONVOLUTION_DILATIONS, &{ let mut all = wide(rule.dilation); if A == 3 { all.swap(1, 2) }; all }",
+        ["conv3d_shapes"],
+    ),
+    Mutation(
+        "conv3d_kernel", "the kernel takes the depth of the output for its width",
+        "crates/cuda/src/params/conv.rs",
+        "out_size: sizes(y),",
+        "out_size: { let mut all = sizes(y); all.reverse(); all },",
+        ["conv3d_by_the_kernel"],
+    ),
 ]
