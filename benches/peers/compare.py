@@ -19,6 +19,7 @@ networks of images only. Frameworks that are missing are omitted, and a turn tha
     python3 benches/peers/compare.py                                    # everything, half an hour at least
     python3 benches/peers/compare.py --peers pytorch mlp-train lenet-train
     python3 benches/peers/compare.py --cpu avx2 --peers pytorch         # as on a CPU without AVX-512
+    python3 benches/peers/compare.py --peers "" --before models-0f11    # Kiln and its bench program of another commit
     python3 benches/peers/compare.py --cuda                             # on a GPU
     python3 benches/peers/compare.py --cuda --precision bf16 --benchmark on --batches 256 vgg16-train
 """
@@ -73,6 +74,10 @@ def kiln(args, features):
     return [program], {"KILN_BENCH_TURNS": args.device}
 
 
+def before(args, features):
+    return [args.before], {"KILN_BENCH_TURNS": args.device}
+
+
 def pytorch(args, features):
     test = "import torch; assert torch.cuda.is_available()" if args.cuda else "import torch"
     subprocess.run([sys.executable, "-c", test], check=True, stderr=subprocess.DEVNULL)
@@ -93,9 +98,9 @@ def burn(args, features):
     return [build("build", "--release", *features, "--package", "burn-peer", cwd=PEERS), args.device], {}
 
 
-SIDES = {"kiln": kiln, "pytorch": pytorch, "pytorch-compiled": compiled, "candle": candle, "burn": burn}
+SIDES = {"kiln": kiln, "kiln-before": before, "pytorch": pytorch, "pytorch-compiled": compiled, "candle": candle, "burn": burn}
 # These have the settings.
-SET = ["kiln", "pytorch", "pytorch-compiled"]
+SET = ["kiln", "kiln-before", "pytorch", "pytorch-compiled"]
 
 
 def device_memory(pid):
@@ -201,10 +206,11 @@ def main():
     parser.add_argument("--cpu", choices=LEVELS, help="Kiln and PyTorch at one instruction level; others choose their own")
     parser.add_argument("--mkl", action="store_true", help="candle with Intel's MKL, which has to be installed")
     parser.add_argument("--program", help="Kiln's bench program `models`, built before")
+    parser.add_argument("--before", help="another commit's program `models`, which takes turns as well")
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}; all by default")
     args = parser.parse_args()
     args.device = "cuda" if args.cuda else "cpu"
-    names = ["kiln", *filter(None, args.peers.split(","))]
+    names = ["kiln", *(["kiln-before"] if args.before else []), *filter(None, args.peers.split(","))]
     precisions = (args.precision or ("f32,tf32,bf16" if args.cuda else "f32")).split(",")
     benchmarks = (args.benchmark or ("off,on" if args.cuda else "off")).split(",")
     asked = [(precisions, PRECISIONS), (benchmarks, BENCHMARKS), (names, SIDES), (args.workloads, WORKLOADS)]
