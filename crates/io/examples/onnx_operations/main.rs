@@ -7,11 +7,16 @@ mod operations;
 use std::path::{Path, PathBuf};
 
 use kiln_io::onnx::{self, Options, Weights};
-use kiln_models::{LeNet, Mlp, Vgg, VggDepth, VggOptions};
+use kiln_models::{
+    AlexNet, EfficientNet, EfficientNetOptions, LeNet, Mlp, MobileNetV2, MobileNetV2Options, ResNet, ResNetBlock,
+    ResNetOptions, Vgg, VggDepth, VggOptions, VisionTransformer, VisionTransformerOptions,
+};
 use kiln_nn::{
-    AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, BatchNorm1d, BatchNorm2d, BatchNormOptions, Conv2d, Conv2dOptions,
-    ConvTranspose2d, Flatten, GELU, GroupNorm, LayerNorm, Linear, MaxPool2d, Module, Padding, PaddingMode, Parameter,
-    ReLU, Sigmoid, Softmax, StateDict, Tanh, seq,
+    AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, BatchNorm1d, BatchNorm2d, BatchNormOptions, Conv1d, Conv2d,
+    Conv2dOptions, ConvTranspose2d, Flatten, GELU, GRU, GroupNorm, InstanceNorm1d, LSTM, LayerNorm, Linear, MaxPool2d,
+    Module, ModuleTree, MultiheadAttention, MultiheadAttentionOptions, Padding, PaddingMode, Parameter, RMSNorm, RNN,
+    RNNNonlinearity, RNNOptions, ReLU, Sigmoid, Softmax, StateDict, Tanh, TransformerEncoder, TransformerEncoderLayer,
+    TransformerOptions, init, seq,
 };
 use kiln_tensor::{Device, Error, Result, Tensor, no_grad};
 
@@ -105,6 +110,57 @@ fn layers() -> Result<Vec<(&'static str, Box<dyn Module>)>> {
     ])
 }
 
+/// Layers on sequences `[N, 5, 8]`.
+fn of_sequences() -> Result<Vec<(&'static str, Box<dyn Module>)>> {
+    let recurrent = || RNNOptions::default().batch_first(true);
+    let transformer = || TransformerOptions::default().batch_first(true).dim_feedforward(12);
+    let attention = MultiheadAttentionOptions::default().batch_first(true);
+    Ok(vec![
+        ("lstm", Box::new(LSTM::with_options(8, 6, recurrent().num_layers(2).bidirectional(true))?)),
+        ("lstm_projection", Box::new(LSTM::with_options(8, 6, recurrent().proj_size(3).bias(false))?)),
+        ("gru", Box::new(GRU::with_options(8, 6, recurrent().bidirectional(true))?)),
+        ("rnn", Box::new(RNN::with_options(8, 6, recurrent())?)),
+        ("rnn_relu", Box::new(RNN::with_options(8, 6, recurrent().nonlinearity(RNNNonlinearity::ReLU))?)),
+        ("multihead_attention", Box::new(MultiheadAttention::with_options(8, 2, attention)?)),
+        ("transformer_encoder_layer", Box::new(TransformerEncoderLayer::new(8, 2, transformer().norm_first(true))?)),
+        ("transformer_encoder", Box::new(TransformerEncoder::new(8, 4, 2, true, transformer())?)),
+        ("rms_norm_layer", Box::new(RMSNorm::new(&[8])?)),
+        ("conv1d_layer", Box::new(Conv1d::new(5, 4, 3)?)),
+        ("batch_norm_of_sequences", Box::new(BatchNorm1d::new(5)?)),
+        ("instance_norm_of_sequences", Box::new(InstanceNorm1d::new(5)?)),
+    ])
+}
+
+/// A network by its name, and the shape of its images.
+type Network = (&'static str, Box<dyn Module>, [usize; 4]);
+
+/// Narrow networks of torchvision's architectures, with images that are large enough for them.
+fn networks() -> Result<Vec<Network>> {
+    let residual = ResNetOptions::default().num_classes(5);
+    let mobile = MobileNetV2Options::default().num_classes(5).width_mult(0.2);
+    let efficient = EfficientNetOptions::default().num_classes(5).width_mult(0.2).depth_mult(0.3);
+    let vision = VisionTransformerOptions::default().image_size(32).patch_size(8).num_layers(2).num_heads(2);
+    let vision = VisionTransformer::new(vision.hidden_dim(16).mlp_dim(24).num_classes(5))?;
+    // Its head is zero at first, and so would be all logits.
+    for parameter in vision.parameters() {
+        if parameter.rank() == 2 && parameter.abs()?.max(())?.item::<f32>()? == 0.0 {
+            init::normal_(&parameter, 0.0, 0.5)?;
+        }
+    }
+    Ok(vec![
+        ("resnet", Box::new(ResNet::new(ResNetBlock::Basic, [1; 4], residual)?), [1, 3, 64, 64]),
+        (
+            "resnext",
+            Box::new(ResNet::new(ResNetBlock::Bottleneck, [1; 4], residual.groups(4).width_per_group(8))?),
+            [1, 3, 64, 64],
+        ),
+        ("mobilenet_v2", Box::new(MobileNetV2::new(mobile)?), [1, 3, 64, 64]),
+        ("efficientnet", Box::new(EfficientNet::new(efficient)?), [1, 3, 64, 64]),
+        ("vit", Box::new(vision), [1, 3, 32, 32]),
+        ("alexnet", Box::new(AlexNet::new(5, 0.5)?), [1, 3, 64, 64]),
+    ])
+}
+
 /// Trains nothing, but moves running statistics away from 0 and 1.
 fn warm_up(model: &dyn Module, shape: &[usize]) -> Result<()> {
     let mut dims = shape.to_vec();
@@ -128,6 +184,16 @@ fn main() -> Result<()> {
     for (name, layer) in layers()? {
         warm_up(&layer, &[1, 4, 9, 8])?;
         let written = write(&folder, name, &layer, &[1, 4, 9, 8], &options);
+        failed.extend(written.err().map(|error| format!("{name}: {error}")));
+    }
+    for (name, layer) in of_sequences()? {
+        warm_up(&layer, &[1, 5, 8])?;
+        let written = write(&folder, name, &layer, &[1, 5, 8], &options);
+        failed.extend(written.err().map(|error| format!("{name}: {error}")));
+    }
+    for (name, network, images) in networks()? {
+        warm_up(&network, &images)?;
+        let written = write(&folder, name, &network, &images, &options);
         failed.extend(written.err().map(|error| format!("{name}: {error}")));
     }
     let tokens = |dims: &[usize]| Tensor::randint(0, gpt::VOCABULARY as i64, dims, Device::Cpu);
