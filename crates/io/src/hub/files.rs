@@ -9,6 +9,11 @@ pub enum Weights {
     ImageNet1k,
     /// Trained on the same data with torchvision's newer recipe: `IMAGENET1K_V2`.
     ImageNet1kV2,
+    /// Trained on images with hashtags (Singh et al., 2022), then on ImageNet with images of 384 pixels a side:
+    /// `IMAGENET1K_SWAG_E2E_V1`, for uses that are not commercial (CC BY-NC 4.0).
+    ImageNet1kSwagE2e,
+    /// The same without the second training, but for the last layer: `IMAGENET1K_SWAG_LINEAR_V1`, under the same license.
+    ImageNet1kSwagLinear,
 }
 
 /// A published file.
@@ -86,6 +91,8 @@ pub(super) const FILES: &[File] = &[
         sha256: "c79401a0cf3cb42714e4182f5868c7a6f4f4534f5df9e956e2bb2098de41cbb6",
     },
     File { net: "vit_b_16", weights: Weights::ImageNet1k, stem: "vit_b_16", sha256: "c867db91" },
+    File { net: "vit_b_16", weights: Weights::ImageNet1kSwagE2e, stem: "vit_b_16_swag", sha256: "9ac1b537" },
+    File { net: "vit_b_16", weights: Weights::ImageNet1kSwagLinear, stem: "vit_b_16_lc_swag", sha256: "4e70ced5" },
 ];
 
 /// Names in files that are older than the layer: torchvision's `MLPBlock` was a struct before it became a sequence.

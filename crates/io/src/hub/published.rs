@@ -43,5 +43,16 @@ networks! {
     vgg16_bn Vgg kiln_models::vgg16_bn(VggOptions::default()), "VGG16 with batch normalization";
     vgg19 Vgg kiln_models::vgg19(VggOptions::default()), "VGG19";
     vgg19_bn Vgg kiln_models::vgg19_bn(VggOptions::default()), "VGG19 with batch normalization";
-    vit_b_16 VisionTransformer kiln_models::vit_b_16(VisionTransformerOptions::default()), "ViT-B/16";
+}
+
+/// ViT-B/16, torchvision's `vit_b_16`, with published weights, in evaluation mode: for images of 224 pixels a side, of 384 with
+/// [`Weights::ImageNet1kSwagE2e`].
+///
+/// # Errors
+/// If there are no such weights, they are not on this machine and cannot be downloaded, or the file is damaged.
+#[located(site)]
+pub fn vit_b_16(weights: Weights) -> Result<VisionTransformer> {
+    let side = if weights == Weights::ImageNet1kSwagE2e { 384 } else { 224 };
+    let options = VisionTransformerOptions::default().image_size(side);
+    Hub::new().pretrained("vit_b_16", weights, || kiln_models::vit_b_16(options))
 }

@@ -6,10 +6,12 @@ use kiln_io::{
     hub::{Hub, Weights},
     save,
 };
-use kiln_models::{VggOptions, vgg16_bn};
-use kiln_tensor::{Device, StateDict, Tensor};
+use kiln_models::{VggOptions, VisionTransformer, vgg16_bn};
+use kiln_tensor::{Device, Result, StateDict, Tensor};
 use sha2::{Digest, Sha256};
 use tempfile::tempdir;
+
+use crate::checkout;
 
 /// A file of weights, and the name that it would be published under.
 fn published(folder: &Path) -> (String, Vec<u8>) {
@@ -41,6 +43,31 @@ fn a_file_in_the_folder_is_used_and_a_missing_one_explained() {
     for bad in ["../net-01234567.pth", "net.pth", "net-0123.pth", "net-0123456g.pth", ""] {
         assert!(hub.file(bad).unwrap_err().to_string().contains("not a file name"), "{bad:?}");
     }
+}
+
+/// Each file that torchvision publishes for a network, by its name there (`tests/golden/make_hub.py`).
+#[test]
+fn all_published_weights_are_known() {
+    let list: serde_json::Value =
+        serde_json::from_slice(&fs::read(checkout::path("tests/golden/hub.json")).unwrap()).unwrap();
+    let empty = tempdir().unwrap();
+    let hub = Hub::new().folder(empty.path()).download(false);
+    let mut count = 0;
+    for file in list.as_array().unwrap() {
+        let [net, weights, name] = ["net", "weights", "file"].map(|key| file[key].as_str().unwrap());
+        let weights = match weights {
+            "IMAGENET1K_V1" => Weights::ImageNet1k,
+            "IMAGENET1K_V2" => Weights::ImageNet1kV2,
+            "IMAGENET1K_SWAG_E2E_V1" => Weights::ImageNet1kSwagE2e,
+            "IMAGENET1K_SWAG_LINEAR_V1" => Weights::ImageNet1kSwagLinear,
+            other => panic!("{net}: {other}"),
+        };
+        let made = hub.pretrained(net, weights, || -> Result<VisionTransformer> { panic!("before its file is there") });
+        let message = made.unwrap_err().to_string();
+        assert!(message.contains(name), "{net}: {message}");
+        count += 1;
+    }
+    assert!(count > 30);
 }
 
 #[cfg(feature = "download")]
