@@ -232,3 +232,45 @@ fn zero_init_residual_makes_blocks_identities() -> Result<()> {
     assert_eq!(model.layer1.forward(&x)?.to_vec::<f32>()?, x.to_vec::<f32>()?);
     Ok(())
 }
+
+/// Parameters are drawn as torchvision draws them: by their spread, of a few thousand numbers or more, within six hundredths.
+#[test]
+fn parameters_are_drawn_as_torchvisions() -> Result<()> {
+    let spread = |model: &dyn ModuleTree, name: &str, want: f64| {
+        let parameter = &model.state_dict()[name];
+        let got = parameter.std((), 1).unwrap().item::<f64>().unwrap();
+        assert!(parameter.numel() > 4_000 && (got / want - 1.0).abs() < 0.06, "{name}: {got}, not {want}");
+    };
+    let constant = |model: &dyn ModuleTree, name: &str, want: f32| {
+        assert!(model.state_dict()[name].to_vec::<f32>().unwrap().iter().all(|&value| value == want), "{name}");
+    };
+    // Kaiming's normal distribution with the fan-out: output channels of a group times the kernel's elements.
+    let fan_out = |channels: usize, kernel: usize| (2.0 / (channels * kernel * kernel) as f64).sqrt();
+    // Linear's own: uniform between -1 / sqrt(features) and that.
+    let linear = |features: usize| (1.0 / 3.0 / features as f64).sqrt();
+
+    let resnet = ResNet::new(ResNetBlock::Bottleneck, [1; 4], ResNetOptions::default().num_classes(10))?;
+    spread(&resnet, "conv1.weight", fan_out(64, 7));
+    spread(&resnet, "layer2.0.conv2.weight", fan_out(128, 3));
+    spread(&resnet, "layer3.0.downsample.0.weight", fan_out(1024, 1));
+    spread(&resnet, "fc.weight", linear(2048));
+    constant(&resnet, "layer1.0.bn3.weight", 1.0);
+    constant(&resnet, "layer1.0.bn3.bias", 0.0);
+
+    let mobile = MobileNetV2::new(MobileNetV2Options::default().num_classes(10))?;
+    spread(&mobile, "features.18.0.weight", fan_out(1280, 1));
+    spread(&mobile, "features.14.conv.1.0.weight", fan_out(576, 3));
+    spread(&mobile, "classifier.1.weight", 0.01);
+    constant(&mobile, "classifier.1.bias", 0.0);
+
+    let efficient = EfficientNet::new(EfficientNetOptions::default().num_classes(10))?;
+    spread(&efficient, "features.8.0.weight", fan_out(1280, 1));
+    spread(&efficient, "features.4.1.block.2.fc1.weight", fan_out(20, 1));
+    spread(&efficient, "classifier.1.weight", (1.0 / 3.0 / 10.0f64).sqrt());
+    constant(&efficient, "classifier.1.bias", 0.0);
+
+    let alexnet = AlexNet::new(10, 0.5)?;
+    spread(&alexnet, "features.3.weight", linear(64 * 25));
+    spread(&alexnet, "classifier.1.weight", linear(9216));
+    Ok(())
+}
