@@ -8,24 +8,32 @@ use kiln_tensor::{Result, Tensor};
 use crate::{
     L1Loss, MSELoss,
     loss::{
-        BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, HingeEmbeddingLoss, HuberLoss, KLDivLoss, MultiLabelMarginLoss,
-        MultiLabelSoftMarginLoss, MultiMarginLoss, NLLLoss, PoissonNLLLoss, SmoothL1Loss, SoftMarginLoss,
+        BCELoss, BCEWithLogitsLoss, CTCLoss, CosineEmbeddingLoss, CrossEntropyLoss, GaussianNLLLoss,
+        HingeEmbeddingLoss, HuberLoss, KLDivLoss, MarginRankingLoss, MultiLabelMarginLoss, MultiLabelSoftMarginLoss,
+        MultiMarginLoss, NLLLoss, PoissonNLLLoss, SmoothL1Loss, SoftMarginLoss, TripletMarginLoss,
     },
 };
 
 macro_rules! losses {
-    ($($(#[$doc:meta])* $name:ident $module:ident;)*) => {$(
+    (($($input:ident),*) $($(#[$doc:meta])* $name:ident $module:ident;)*) => {
+        losses! { ($($input: &Tensor),*) -> ($($input),*) $($(#[$doc])* $name $module;)* }
+    };
+    ($inputs:tt -> $given:tt $($(#[$doc:meta])* $name:ident $module:ident;)*) => {
+        $(losses! { @ $inputs $given $(#[$doc])* $name $module })*
+    };
+    (@ ($($input:ident: $ty:ty),*) ($($given:ident),*) $(#[$doc:meta])* $name:ident $module:ident) => {
         $(#[$doc])*
         ///
         /// # Errors
         #[doc = concat!("As [`", stringify!($module), "::forward`].")]
         #[located]
-        pub fn $name(input: &Tensor, target: &Tensor) -> Result<Tensor> {
-            $module::new().forward(input, target)
+        pub fn $name($($input: $ty),*) -> Result<Tensor> {
+            $module::new().forward($($given),*)
         }
-    )*};
+    };
 }
 losses! {
+    (input, target)
     /// The mean of `(input - target)²`.
     mse_loss MSELoss;
     /// The mean of `|input - target|`.
@@ -57,4 +65,27 @@ losses! {
     multilabel_margin_loss MultiLabelMarginLoss;
     /// The mean binary cross-entropy of logits, over classes and samples.
     multilabel_soft_margin_loss MultiLabelSoftMarginLoss;
+}
+losses! {
+    (input1, input2, target)
+    /// The mean of `1 - cos` of pairs with target 1, and of the cosine, if it is positive, of pairs with target -1.
+    cosine_embedding_loss CosineEmbeddingLoss;
+    /// The mean of `max(0, -target * (input1 - input2))`.
+    margin_ranking_loss MarginRankingLoss;
+}
+losses! {
+    (anchor, positive, negative)
+    /// The mean amount by which anchors are not nearer, by the margin 1, to positive than to negative samples.
+    triplet_margin_loss TripletMarginLoss;
+}
+losses! {
+    (input, target, var)
+    /// The mean negative log-likelihood under normal distributions with these means and variances, without its constant.
+    gaussian_nll_loss GaussianNLLLoss;
+}
+losses! {
+    (log_probs: &Tensor, targets: &Tensor, input_lengths: &[usize], target_lengths: &[usize])
+        -> (log_probs, targets, input_lengths, target_lengths)
+    /// The mean of the negative log-likelihoods of sequences of labels, each divided by its length.
+    ctc_loss CTCLoss;
 }

@@ -2,9 +2,10 @@
 
 use crate::common::{Golden, assert_close, number};
 use kiln_nn::{
-    BCELoss, BCEWithLogitsLoss, CosineEmbeddingLoss, CrossEntropyLoss, GaussianNLLLoss, HingeEmbeddingLoss, HuberLoss,
-    KLDivLoss, L1Loss, Linear, MSELoss, MarginRankingLoss, Module, MultiLabelMarginLoss, MultiLabelSoftMarginLoss,
-    MultiMarginLoss, NLLLoss, PoissonNLLLoss, SmoothL1Loss, SoftMarginLoss, TripletMarginLoss, functional,
+    BCELoss, BCEWithLogitsLoss, CTCLoss, CosineEmbeddingLoss, CrossEntropyLoss, GaussianNLLLoss, HingeEmbeddingLoss,
+    HuberLoss, KLDivLoss, L1Loss, Linear, MSELoss, MarginRankingLoss, Module, MultiLabelMarginLoss,
+    MultiLabelSoftMarginLoss, MultiMarginLoss, NLLLoss, PoissonNLLLoss, SmoothL1Loss, SoftMarginLoss,
+    TripletMarginLoss, functional,
 };
 use kiln_tensor::{
     DType, Device, ErrorKind, Reduction, Result, Tensor, autocast,
@@ -123,12 +124,26 @@ fn functions_are_the_modules_with_their_defaults() -> Result<()> {
     let x = Tensor::new(&[[0.5f32, -1.0], [2.0, 0.25]], Device::Cpu)?;
     let y = Tensor::new(&[[1.0f32, 0.0], [0.0, 1.0]], Device::Cpu)?;
     let classes = Tensor::new(&[1i64, 0], Device::Cpu)?;
+    let signs = Tensor::new(&[1f32, -1.0], Device::Cpu)?;
+    let steps = Tensor::linspace(-1.0, 1.0, 12, Device::Cpu)?.reshape([3, 2, 2])?.log_softmax(2)?;
+    let labels = Tensor::new(&[[1i64], [1]], Device::Cpu)?;
     for (function, module) in [
         (functional::mse_loss(&x, &y)?, MSELoss::new().forward(&x, &y)?),
         (functional::l1_loss(&x, &y)?, L1Loss::new().forward(&x, &y)?),
         (functional::cross_entropy(&x, &classes)?, CrossEntropyLoss::new().forward(&x, &classes)?),
         (functional::nll_loss(&x, &classes)?, NLLLoss::new().forward(&x, &classes)?),
         (functional::binary_cross_entropy_with_logits(&x, &y)?, BCEWithLogitsLoss::new().forward(&x, &y)?),
+        (functional::cosine_embedding_loss(&x, &y, &signs)?, CosineEmbeddingLoss::new().forward(&x, &y, &signs)?),
+        (
+            functional::margin_ranking_loss(&x, &y, &signs.unsqueeze(1)?)?,
+            MarginRankingLoss::new().forward(&x, &y, &signs.unsqueeze(1)?)?,
+        ),
+        (functional::triplet_margin_loss(&x, &y, &x.neg()?)?, TripletMarginLoss::new().forward(&x, &y, &x.neg()?)?),
+        (functional::gaussian_nll_loss(&x, &y, &x.exp()?)?, GaussianNLLLoss::new().forward(&x, &y, &x.exp()?)?),
+        (
+            functional::ctc_loss(&steps, &labels, &[3, 2], &[1, 1])?,
+            CTCLoss::new().forward(&steps, &labels, &[3, 2], &[1, 1])?,
+        ),
     ] {
         assert_eq!(function.item::<f32>()?, module.item::<f32>()?);
     }
