@@ -64,6 +64,13 @@ fn missing_barriers() {
     silent("thread", &["t_reverse_f32", "t_sum_f32", "t_count", "t_no_global_race", "t_syncwarp"]);
 }
 
+/// A launch is watched although one of another shape was, and what is not watched is no mistake.
+#[test]
+fn launches_that_are_watched() {
+    caught("thread", "f_no_barrier 1", &["ThreadSanitizer: data race", "f_no_barrier"]);
+    silent("thread", &["t_reverse_f32 4"]);
+}
+
 #[test]
 #[ignore = "a child"]
 fn child() {
@@ -75,6 +82,10 @@ fn child() {
     let name = std::ffi::CString::new(name).unwrap();
     let launch = |shape, arguments: &[_]| program.launch(&name, shape, 0, arguments);
     match name.to_str().unwrap() {
+        "f_no_barrier" if number == 1 => {
+            [1, 64].iter().for_each(|&threads| launch((1, threads, 256), &[arg(x), arg(out)]));
+        }
+        "t_reverse_f32" if number == 4 => (0..2).for_each(|_| launch((4, 32, 128), &[arg(x), arg(out)])),
         "f_off_by_one" => launch((1, 32, 0), &[arg(program.alloc(40)), arg(number as u64)]),
         "f_shared_overrun" | "t_count" | "f_lost_updates" => launch((1, 32, 0), &[arg(out)]),
         "f_local_overrun" | "f_signed_overflow" => launch((1, 1, 0), &[arg(x), arg(out)]),
