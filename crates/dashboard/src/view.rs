@@ -4,6 +4,7 @@ mod draw;
 mod plot;
 mod signals;
 mod terminal;
+mod text;
 
 use std::{
     panic,
@@ -51,9 +52,15 @@ pub(crate) fn open(shared: &Arc<Shared>) {
     shared.set_viewed();
     let run = shared.clone();
     let show = move || show(&run);
-    if !terminal::enter() || thread::Builder::new().name("kiln-dashboard".to_owned()).spawn(show).is_err() {
+    if !enter() || thread::Builder::new().name("kiln-dashboard".to_owned()).spawn(show).is_err() {
         close(shared);
     }
+}
+
+/// Begins a view. Signals that end the process end it first; until there is one, they do what they did.
+fn enter() -> bool {
+    signals::install();
+    terminal::enter()
 }
 
 /// Closes the view, if there is one, and prints the lines that it has kept. Whoever is first does it.
@@ -99,7 +106,7 @@ fn show(shared: &Shared) {
                 CTRL_BACKSLASH => return end_by(shared, Signal::QUIT),
                 CTRL_Z => {
                     suspend();
-                    if !terminal::is_suitable() || !terminal::enter() || terminal.clear().is_err() {
+                    if !terminal::is_suitable() || !enter() || terminal.clear().is_err() {
                         return close(shared);
                     }
                 }

@@ -8,7 +8,7 @@ use ratatui_core::{
     style::{Color, Modifier, Style},
 };
 
-use super::plot;
+use super::{plot, text::text};
 use crate::{
     curve::{Curve, number},
     run::{Run, Status},
@@ -25,14 +25,6 @@ const MIN_PANEL: (u16, u16) = (6, 50);
 pub struct Screen {
     /// Which panels are shown, if not all fit.
     pub page: usize,
-}
-
-/// Writes text at a place in `area`, as much of it as fits. Control characters are left out.
-pub fn text(buffer: &mut Buffer, area: Rect, x: u16, y: u16, text: &str, style: impl Into<Style>) {
-    let area = area.intersection(buffer.area);
-    if x < area.width && y < area.height {
-        buffer.set_stringn(area.x + x, area.y + y, text, usize::from(area.width - x), style);
-    }
 }
 
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 
 use ratatui_core::{buffer::Buffer, layout::Rect, style::Color};
 
-use super::draw::text;
+use super::text::text;
 use crate::curve::{Curve, Point, number};
 
 /// Columns that labels of the vertical axis take.

@@ -27,8 +27,6 @@ use rustix::{
     termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr},
 };
 
-use super::signals;
-
 /// The alternate screen, without a cursor.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[2J";
 const LEAVE: &str = "\x1b[0m\x1b[?25h\x1b[?1049l";
@@ -63,7 +61,6 @@ pub fn enter() -> bool {
         }
     }
     ENTERED.store(true, Ordering::SeqCst);
-    signals::install();
     write_all(stdout(), ENTER.as_bytes()).is_ok()
 }
 
