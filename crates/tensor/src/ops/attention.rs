@@ -1,5 +1,6 @@
 //! Scaled dot-product attention: by the device's kernel, or composed of operations on one block of the score matrix at a time.
 
+mod block;
 mod blocks;
 mod extents;
 mod kernel;

@@ -1,43 +1,14 @@
 //! Attention composed of operations on one block of the score matrix at a time.
 
-use std::ops::Range;
-
 use kiln_backend::{DType, RandomState, Result};
 use smallvec::{SmallVec, smallvec};
 
-use super::{Plan, extents::Extents, mask::Mask};
+use super::{Plan, block::Block, extents::Extents, mask::Mask};
 use crate::{
     autograd::{no_grad, record},
     creation,
     tensor::Tensor,
 };
-
-/// A block of the scores: samples, heads, queries, and the keys that these attend to.
-#[derive(Clone, Debug)]
-pub(super) struct Block {
-    pub samples: Range<usize>,
-    pub heads: Range<usize>,
-    pub queries: Range<usize>,
-    pub keys: usize,
-}
-
-impl Block {
-    fn rows(&self, t: &Tensor, rows: Range<usize>) -> Result<Tensor> {
-        t.narrow(0, self.samples.start, self.samples.len())?.narrow(1, self.heads.start, self.heads.len())?.narrow(
-            2,
-            rows.start,
-            rows.len(),
-        )
-    }
-
-    fn queries_of(&self, t: &Tensor) -> Result<Tensor> {
-        self.rows(t, self.queries.clone())
-    }
-
-    fn keys_of(&self, t: &Tensor) -> Result<Tensor> {
-        self.rows(t, 0..self.keys)
-    }
-}
 
 impl Plan {
     /// The blocks, in order, each of at most `budget` scores, or of one row.

@@ -3,7 +3,7 @@
 use kiln_backend::{Arguments, AttentionArgs, AttentionDropout, AttentionGradArgs, AttentionRule, RandomState, Result};
 use smallvec::{SmallVec, smallvec};
 
-use super::{Plan, block_elements, blocks::Block, extents::Extents, mask::Mask};
+use super::{Plan, block::Block, block_elements, extents::Extents, mask::Mask};
 use crate::{
     autograd::{Ctx, no_grad, record},
     device::Device,

@@ -2,7 +2,7 @@
 
 use kiln_backend::{DType, Result};
 
-use super::blocks::Block;
+use super::block::Block;
 use crate::{autograd::no_grad, tensor::Tensor};
 
 /// A mask, and the queries for which no key takes part ("dead"). Dimensions may be 1 and broadcast.
