@@ -100,7 +100,6 @@ pub const UNLIKE_SAMPLES: &[Unlike] = unlike! {
     "baddbmm" "*" "no gradient": UNREAD;
     "cdist" "float32*" "second derivative": CANCELS;
     "conv3d" "float32*" "gradient": CANCELS;
-    "conv3d" "bfloat16*" "gradient": "the parts of each plane of the kernel are rounded before they are added up";
     "conv_transpose3d" "float32*" "gradient": CANCELS;
     "cov" "float32*" "input 1": CANCELS;
     "cov" "float16*" "second derivative of input 1": CANCELS;
