@@ -3,24 +3,20 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::{fs, io};
 
-/// Where `crates/cuda` declares the functions that it calls.
-const CALLS: [&str; 3] = [
-    include_str!("../../cuda/src/libs/driver.rs"),
-    include_str!("../../cuda/src/libs/blas.rs"),
-    include_str!("../../cuda/src/libs/dnn.rs"),
-];
+/// The names of the functions that a table of `crates/cuda` declares.
+macro_rules! functions {
+    ($(#[$meta:meta])* $table:ident: $status:ty as $raw:ty, $sys:path;
+     $($([unchecked])? $field:ident = $symbol:ident($($arguments:tt)*);)*) => {
+        [$(stringify!($symbol)),*]
+    };
+}
 
-/// The functions that are declared as `field = cuSomething(…)`.
+/// The functions that the backend calls.
 fn declared() -> BTreeSet<String> {
-    let lines = CALLS.iter().flat_map(|text| text.lines());
-    lines
-        .filter_map(|line| {
-            let (_, call) = line.split_once(" = ")?;
-            let (name, _) = call.split_once('(')?;
-            (name.starts_with("cu") && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
-                .then(|| name.to_string())
-        })
-        .collect()
+    let driver = include!("../../cuda/src/libs/driver_functions.rs");
+    let blas = include!("../../cuda/src/libs/blas_functions.rs");
+    let dnn = include!("../../cuda/src/libs/dnn_functions.rs");
+    driver.into_iter().chain(blas).chain(dnn).map(str::to_string).collect()
 }
 
 /// The strings of a list in a report: `"kernels": ["one", "two"]`, on a line of its own.

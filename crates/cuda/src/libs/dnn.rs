@@ -16,38 +16,7 @@ use kiln_dylib::{Library, Open, nvidia_files, reason};
 use super::{functions, release::release, search};
 use crate::error::CudaError;
 
-functions! {
-    /// cuDNN. One per process; one handle per device.
-    Cudnn: cudnnStatus_t as c_uint, sys;
-    create = cudnnCreate(handle: *mut cudnnHandle_t);
-    set_stream = cudnnSetStream(handle: cudnnHandle_t, stream: cudaStream_t);
-    destroy_descriptor = cudnnBackendDestroyDescriptor(desc: cudnnBackendDescriptor_t);
-    finalize = cudnnBackendFinalize(desc: cudnnBackendDescriptor_t);
-    execute = cudnnBackendExecute(
-        handle: cudnnHandle_t,
-        plan: cudnnBackendDescriptor_t,
-        pack: cudnnBackendDescriptor_t,
-    );
-    create_descriptor = cudnnBackendCreateDescriptor(
-        kind: cudnnBackendDescriptorType_t,
-        desc: *mut cudnnBackendDescriptor_t,
-    );
-    set_attribute = cudnnBackendSetAttribute(
-        desc: cudnnBackendDescriptor_t,
-        name: cudnnBackendAttributeName_t,
-        kind: cudnnBackendAttributeType_t,
-        count: i64,
-        values: *const c_void,
-    );
-    get_attribute = cudnnBackendGetAttribute(
-        desc: cudnnBackendDescriptor_t,
-        name: cudnnBackendAttributeName_t,
-        kind: cudnnBackendAttributeType_t,
-        requested: i64,
-        count: *mut i64,
-        values: *mut c_void,
-    );
-}
+include!("dnn_functions.rs");
 
 /// cuDNN's first sub-library, which the linked one opens itself. If it is missing, asking for the version ends the
 /// process, so it is opened beforehand.
