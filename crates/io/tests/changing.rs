@@ -95,17 +95,19 @@ fn no_signal_ends_a_process_whose_file_is_changed_in_place() {
     let folder = tempdir().unwrap();
     let plain = folder.path().join("plain.safetensors");
     save(&plain, &large()).unwrap();
-    survives(&plain, "cut");
     let model = folder.path().join("model.kiln");
     save_model(&model, &seq![Linear::new(500, 600).unwrap()]).unwrap();
-    survives(&model, "cut");
     let checkpoint = folder.path().join("run.ckpt");
     Checkpoint { model: large(), ..Checkpoint::now() }.save(&checkpoint).unwrap();
-    survives(&checkpoint, "overwrite");
     let pth = folder.path().join("views.pth");
     let golden = checkout::path("tests/golden/pth/vgg16_narrow.pth");
     fs::copy(golden, &pth).unwrap();
-    survives(&pth, "cut");
+    // Each has two processes, which are to run at the same time.
+    std::thread::scope(|scope| {
+        for files in [[(&plain, "cut"), (&model, "cut")], [(&checkpoint, "overwrite"), (&pth, "cut")]] {
+            scope.spawn(move || files.map(|(path, action)| survives(path, action)));
+        }
+    });
 }
 
 #[test]
