@@ -14,6 +14,7 @@ mod checkout;
 mod conv_norm;
 mod gates;
 mod kernels;
+mod metrics;
 mod recurrent;
 mod steps;
 #[path = "../support/mod.rs"]
