@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 
 use crate::{
     attention::plans::AttentionPlans,
-    capture::{CaptureStreams, recording},
+    capture::{recording, streams::CaptureStreams},
     context::{self, Context, DeviceInfo, unavailable},
-    conv::dnn::Dnn,
+    conv::{dnn::Dnn, padded_channels::PaddedChannels},
     copies::MIN_COPY_STREAM_BYTES,
     error::CudaError,
     gemm::lt::Lt,
@@ -18,7 +18,6 @@ use crate::{
     libs::{self, Driver, Libraries},
     memory::{Block, CudaBuffer, DeviceMemory},
     modules::Kernels,
-    ops::conv2d_padded::PaddedChannels,
     page_locked::Pages,
     params::{GeneratorState, Status},
     pinned::{Downloads, Record, Uploads},

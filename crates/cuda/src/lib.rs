@@ -65,6 +65,6 @@ pub use context::DeviceInfo;
 pub use device::{CudaBackend, backend, device_count};
 pub use error::CudaError;
 pub use event::Event;
-pub use ops::conv2d_direct::with_direct_convolutions;
+pub use ops::convolution::with_direct_convolutions;
 pub use plan_limit::with_plan_limit;
 pub use report::report;

@@ -16,7 +16,7 @@ use kiln_backend::{Error, Result};
 use parking_lot::Mutex;
 
 use crate::{
-    capture::Relaxed,
+    capture::relaxed::Relaxed,
     context::{Context, OUT_OF_MEMORY},
     error::CudaError,
     images::{self, Choice},

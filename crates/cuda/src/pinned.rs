@@ -11,7 +11,7 @@ use cudarc::driver::sys::CUevent;
 use kiln_backend::Result;
 use parking_lot::{Condvar, Mutex};
 
-use crate::{capture::Relaxed, context::Context, stream::Stream};
+use crate::{capture::relaxed::Relaxed, context::Context, stream::Stream};
 
 /// Bytes of a chunk for large copies: enough to reach the bus's full speed.
 const CHUNK: usize = 4 << 20;

@@ -1,14 +1,10 @@
 //! The types that convolutions are computed in, and which of them Winograd's algorithm supports.
 
-use std::ops::Range;
-
 use kiln_backend::Result;
 
-use super::winograd;
+use super::winograd::{self, Filter};
 use crate::{engine::image::Image, gemm::source, numeric::real::Real};
 
-/// Writes the 3×3 filters of some output and input channels: an output's one after the other.
-pub(super) type Filter<'a, T> = &'a (dyn Fn(Range<usize>, Range<usize>, &mut [T]) + Sync);
 /// Receives the 3×3 gradient of an output and an input channel.
 type Store<'a, T> = &'a (dyn Fn(usize, usize, &[T; 9]) + Sync);
 

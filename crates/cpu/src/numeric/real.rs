@@ -147,11 +147,11 @@ pub(crate) trait Real:
     }
 }
 
-/// The functions and constants that the tables' formulas use, under their C names (kernels/real.cuh has the same).
+/// The functions and constants that the tables' formulas use, under their C names (kernels/real.cuh has the same),
+/// but for those of [`special`](super::special).
 pub(crate) mod functions {
     use super::Real;
 
-    pub(crate) use crate::numeric::special::{digamma, erfinv, i0, i1, polygamma};
     pub(crate) use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LN_2, LN_10};
     pub(crate) const FRAC_1_SQRT_2PI: f64 = 0.398_942_280_401_432_7;
     /// SELU's scale, and the scale times alpha.

@@ -5,6 +5,7 @@
 //! task, and the scores are stored the way in which the kernels read their next operand. Forward, a running maximum and sum of
 //! the exponentials make up for the blocks of keys that are still to come. Backward, the scores are computed again.
 //!
+//! * `compute`: the types that it is computed in
 //! * `problem`: shapes and operands; masks and dropout of a row of scores
 //! * `forward`, `backward`: the walks over blocks
 //! * `products`: packing, and products of what is packed
@@ -14,6 +15,7 @@
 //! wherever it decides the order of a sum.
 
 mod backward;
+mod compute;
 mod forward;
 mod problem;
 mod products;

@@ -32,7 +32,7 @@ macro_rules! versions {
 /// The loops over floats.
 mod floats {
     use super::{BinaryOp, GradKernel, Kernel, Real, SideOf, multiversion};
-    use crate::numeric::real::functions::*;
+    use crate::numeric::{real::functions::*, special::polygamma};
 
     macro_rules! loops {
         (($R:ident $a:ident $b:ident $g:ident $status:ident)

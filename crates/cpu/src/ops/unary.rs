@@ -23,7 +23,10 @@ mod floats {
 
     use crate::{
         engine::simd::multiversion,
-        numeric::real::{Real, functions::*},
+        numeric::{
+            real::{Real, functions::*},
+            special::{digamma, erfinv, i0, i1, polygamma},
+        },
     };
 
     macro_rules! loops {

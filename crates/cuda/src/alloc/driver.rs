@@ -3,7 +3,7 @@
 use kiln_backend::Result;
 
 use super::source::Source;
-use crate::{capture::Relaxed, context::OUT_OF_MEMORY, stream::Stream};
+use crate::{capture::relaxed::Relaxed, context::OUT_OF_MEMORY, stream::Stream};
 
 /// `cuMemAlloc`, which works on every device (memory pools do not), for segments; `cuMemAllocAsync` on the compute
 /// stream for blocks without caching.

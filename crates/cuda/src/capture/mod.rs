@@ -10,8 +10,8 @@
 
 mod graph;
 pub(crate) mod recording;
-mod relaxed;
-mod streams;
+pub(crate) mod relaxed;
+pub(crate) mod streams;
 
 use std::ptr;
 
@@ -23,7 +23,6 @@ use self::{
     graph::{CudaGraph, OP, Place},
     recording::Recording,
 };
-pub(crate) use self::{relaxed::Relaxed, streams::CaptureStreams};
 use crate::{
     device::{CudaBackend, Device},
     positions::Positions,

@@ -1,4 +1,4 @@
-// The functions of the CUDA driver that Kiln calls, for two readers: `driver.rs` makes a table of them, and the simulator's coverage
+// The functions of the CUDA driver that Kiln calls, for two readers: `driver.rs` makes a table of them, the simulator's coverage
 // a list of their names.
 
 functions! {

@@ -1,7 +1,5 @@
 //! Convolutions without cuDNN: the kernels for problems that it has no plan for, in any layout and size.
 
-use std::cell::Cell;
-
 use kiln_backend::{Conv2d, Conv2dDirection, Result};
 
 use super::{
@@ -15,29 +13,6 @@ use crate::{
     params::Convolution,
     view::Tensor,
 };
-
-thread_local! {
-    static ONLY: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Calls `body`. Convolutions that this thread computes meanwhile do not use cuDNN, so that tests can check the kernel on
-/// problems for which cuDNN has plans.
-pub fn with_direct_convolutions<R>(body: impl FnOnce() -> R) -> R {
-    /// Restores the setting when dropped, also if `body` panics.
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            ONLY.set(self.0);
-        }
-    }
-    let _restore = Restore(ONLY.replace(true));
-    body()
-}
-
-/// Whether cuDNN is bypassed.
-pub(super) fn is_asked_for() -> bool {
-    ONLY.get()
-}
 
 /// What the kernels of convolutions along `A` axes sum: the kernel's name, which tensors it multiplies and writes, and the
 /// extents of what is summed over for each result, outermost first.

@@ -5,28 +5,16 @@
 //! device, the sizes and the version. So with `convolution_benchmark` both ways are timed, once per problem, and the
 //! faster one is used from then on. Without it, nothing is padded.
 
-use kiln_backend::{
-    Conv2dFusion, DType, ErrorKind, Float32Precision, Layout, Result, Shape, float32_matmul_precision, is_capturing,
-};
-use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
+use kiln_backend::{DType, ErrorKind, Layout, Result, Shape, is_capturing};
 
 use super::convolution::Operands;
 use crate::{
-    conv::{dnn::Outcome, problem::Problem},
+    conv::{dnn::Outcome, padded_channels::padded_channels, problem::Problem},
     device::Device,
     image_format::Format,
     memory::Block,
-    plan_limit::max_plans,
     view::Tensor,
 };
-
-/// The bytes of a pixel's channels that tensor cores read at once.
-const ROW: usize = 16;
-
-/// For each problem that has been timed, whether it is faster padded.
-#[derive(Default)]
-pub(crate) struct PaddedChannels(Mutex<FxHashMap<Problem, bool>>);
 
 /// A copy of an operand with more channels.
 struct Padded {
@@ -38,35 +26,6 @@ impl Padded {
     fn tensor(&self, dtype: DType) -> Tensor<'_> {
         Tensor { dtype, layout: &self.layout, address: self.memory.address() }
     }
-}
-
-impl PaddedChannels {
-    fn get(&self, problem: &Problem) -> Option<bool> {
-        self.0.lock().get(problem).copied()
-    }
-
-    fn set(&self, problem: &Problem, faster: bool) {
-        let mut all = self.0.lock();
-        if all.len() >= max_plans() {
-            all.clear();
-        }
-        all.insert(*problem, faster);
-    }
-}
-
-/// The number of channels that the input images and the filter of a problem would be padded to; `None` if they fill
-/// whole rows, tensor cores do not compute it, or something is fused to it that has the input's channels.
-fn padded_channels(problem: &Problem) -> Option<usize> {
-    let on_tensor_cores = match problem.dtype {
-        DType::F16 | DType::BF16 => true,
-        DType::F32 => float32_matmul_precision() == Float32Precision::High,
-        _ => false,
-    };
-    let fusion_fits = !matches!(problem.fusion, Some(Conv2dFusion::ReluGrad | Conv2dFusion::ReluBiasGrad));
-    let is_eligible = problem.benchmark && problem.format == Format::ChannelsLast && problem.rule.groups == 1;
-    let (channels, row) = (problem.x[1], ROW / problem.dtype.size());
-    (is_eligible && on_tensor_cores && fusion_fits && !channels.is_multiple_of(row))
-        .then(|| channels.next_multiple_of(row))
 }
 
 impl Device {

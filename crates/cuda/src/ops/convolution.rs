@@ -1,8 +1,9 @@
 //! What `conv2d` and `conv3d` have in common: a convolution of images or of volumes, by cuDNN, or else by Kiln's own kernel.
 
+use std::cell::Cell;
+
 use kiln_backend::{Conv2dDirection, Conv2dFusion, Convolution, Error, Layout, Result, Shape};
 
-use super::conv2d_direct::is_asked_for;
 use crate::{
     conv::{
         dnn::{Dnn, Outcome},
@@ -15,6 +16,29 @@ use crate::{
     stream::Timer,
     view::Tensor,
 };
+
+thread_local! {
+    static ONLY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls `body`. Convolutions that this thread computes meanwhile do not use cuDNN, so that tests can check the kernel on
+/// problems for which cuDNN has plans.
+pub fn with_direct_convolutions<R>(body: impl FnOnce() -> R) -> R {
+    /// Restores the setting when dropped, also if `body` panics.
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ONLY.set(self.0);
+        }
+    }
+    let _restore = Restore(ONLY.replace(true));
+    body()
+}
+
+/// Whether cuDNN is bypassed.
+fn is_asked_for() -> bool {
+    ONLY.get()
+}
 
 /// What differs between images, of 4 dimensions, and volumes, of 5.
 pub(super) trait Convolves<const R: usize, const A: usize> {

@@ -5,12 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_tensor::{Error, Result, Tensor};
 
-use super::hooks::Hook;
-
-/// A function of the module's type, and of the gradient of its output, before the module's own backward pass.
-pub(super) type BackwardPre = Arc<dyn Fn(&str, &Tensor) -> Result<Option<Tensor>> + Send + Sync>;
-/// A function of the module's type, and of the gradients of its input and of its output.
-pub(super) type Backward = Arc<dyn Fn(&str, Option<&Tensor>, &Tensor) -> Result<Option<Tensor>> + Send + Sync>;
+use super::hook::{Backward, BackwardPre, Hook};
 
 /// The backward hooks of one computation of a module. They belong to its history: hooks that are removed afterwards still run.
 pub(super) struct BackwardHooks {

@@ -6,7 +6,8 @@ use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor};
 
 use super::{
-    hooks::{Hook, HookResult, RemovableHandle},
+    hook::Hook,
+    hooks::{HookResult, RemovableHandle},
     load::nearest,
     tree::{ModuleTree, Part, walk},
 };

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use kiln_tensor::Tensor;
 
 use super::{
-    hooks::{Hook, HookResult, RemovableHandle, register_global},
+    hook::Hook,
+    hooks::{HookResult, RemovableHandle, register_global},
     tree::ModuleTree,
 };
 

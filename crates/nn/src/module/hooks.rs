@@ -14,10 +14,7 @@ use kiln_tensor::{
     captured::{is_capturing, valid_while},
 };
 
-use super::{
-    backward_hooks::{Backward, BackwardHooks, BackwardPre},
-    tree::ModuleTree,
-};
+use super::{backward_hooks::BackwardHooks, hook::Hook, tree::ModuleTree};
 
 /// The hooks of one module. Kiln's layers have such a field; a module of one's own that should accept hooks gets one as well,
 /// and runs its computation through it:
@@ -50,18 +47,6 @@ use super::{
 /// They are not part of a module's state and not in its files.
 #[derive(Default)]
 pub struct Hooks(OnceLock<Arc<Registry>>);
-
-type Before = Arc<dyn Fn(&dyn ModuleTree, &Tensor) -> Result<Option<Tensor>> + Send + Sync>;
-type After = Arc<dyn Fn(&dyn ModuleTree, &Tensor, &Tensor) -> Result<Option<Tensor>> + Send + Sync>;
-
-/// A function of the user's, before the computation or after it, or before its backward pass or after it.
-#[derive(Clone)]
-pub(super) enum Hook {
-    Before(Before),
-    After(After),
-    BackwardPre(BackwardPre),
-    Backward(Backward),
-}
 
 #[derive(Default)]
 struct Registry {

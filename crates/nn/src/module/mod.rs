@@ -6,6 +6,7 @@ mod ext;
 mod failure;
 mod field;
 mod global_hooks;
+mod hook;
 mod hooks;
 mod load;
 mod repr;

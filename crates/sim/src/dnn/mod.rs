@@ -9,6 +9,7 @@ mod fusion;
 pub mod heuristic;
 pub mod image;
 pub mod operation;
+mod patterns;
 pub mod plan_text;
 pub mod problem;
 mod status;

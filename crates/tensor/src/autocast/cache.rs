@@ -6,11 +6,9 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use kiln_backend::{DType, Result};
+use kiln_backend::DType;
 
-use super::kept::kept;
 use crate::{
-    autograd::{grad_enabled, is_tracing},
     captured::is_capturing,
     tensor::{Inner, Tensor},
 };
@@ -47,33 +45,20 @@ pub(super) fn forget(param: &Tensor) {
     drop(old);
 }
 
-/// The tensor in a low dtype: parameters from the cache. As in PyTorch, these are leaves that require gradients, in `f32`.
-pub(super) fn converted(tensor: &Tensor, dtype: DType) -> Result<Tensor> {
-    let is_parameter = tensor.dtype() == DType::F32
-        && dtype.is_half()
-        && tensor.0.view_of.is_none()
-        && tensor.0.meta.lock().requires_grad;
-    // A trace lists what each operation reads.
-    if !is_parameter || is_tracing() {
-        return tensor.to_dtype(dtype);
-    }
-    let (key, version, captured) = ((tensor.id(), dtype), tensor.version(), is_capturing());
-    let known = COPIES.with_borrow(|copies| {
-        let copy = copies.get(&key)?;
-        let is_it = std::ptr::eq(copy.leaf.as_ptr(), Arc::as_ptr(&tensor.0));
+/// The copy of a leaf in this dtype, if it has its present values and was made as another would be made now.
+pub(super) fn find(leaf: &Tensor, dtype: DType) -> Option<Tensor> {
+    let (version, captured) = (leaf.version(), is_capturing());
+    COPIES.with_borrow(|copies| {
+        let copy = copies.get(&(leaf.id(), dtype))?;
+        let is_it = std::ptr::eq(copy.leaf.as_ptr(), Arc::as_ptr(&leaf.0));
         (is_it && copy.version == version && copy.captured == captured).then(|| copy.low.clone())
-    });
-    match known {
-        // A copy that was made without recording has no history.
-        Some(low) if low.requires_grad() || !grad_enabled() => return Ok(low),
-        _ => {}
-    }
-    let low = match kept(tensor, dtype)? {
-        Some(copy) => tensor.cast_to(copy)?,
-        None => tensor.to_dtype(dtype)?,
-    };
-    let copy = Copy { leaf: Arc::downgrade(&tensor.0), version, low: low.clone(), captured };
+    })
+}
+
+/// Keeps the copy that was made of a leaf when it had this version.
+pub(super) fn insert(leaf: &Tensor, version: u32, low: Tensor) {
+    let key = (leaf.id(), low.dtype());
+    let copy = Copy { leaf: Arc::downgrade(&leaf.0), version, low, captured: is_capturing() };
     let old = COPIES.with_borrow_mut(|copies| copies.insert(key, copy));
     drop(old);
-    Ok(low)
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use kiln_backend::{DType, Result};
 
-use super::low_copy::{Kept, LowCopy, is_in, put, set_valid, take};
+use super::{
+    cache,
+    low_copy::{Kept, LowCopy, is_in, put, set_valid, take},
+};
 use crate::{
     autograd::no_grad,
     captured::{before_launch, is_capturing, note_low_copy, valid_while},
@@ -107,7 +110,7 @@ pub(crate) fn for_step(param: &Tensor, may_skip: bool) -> Result<Option<Tensor>>
         (low.dtype, low.kept.take())
     };
     // The values of this region's copies are those of before the step.
-    super::cache::forget(param);
+    cache::forget(param);
     let kept = match kept {
         Some(kept) if kept.is_shared() || (is_capturing() && !kept.is_of(param)) => {
             put(&param.0, kept);

@@ -1,6 +1,7 @@
 //! Autocast: regions in which operations choose the dtype that they compute in, PyTorch's `torch.autocast`.
 
 mod cache;
+mod converted;
 mod kept;
 pub(crate) mod low_copy;
 mod policy;
@@ -209,7 +210,7 @@ fn target<'a>(policy: Policy, low: DType, operands: impl Iterator<Item = &'a Ten
 
 fn in_dtype(tensor: &Tensor, target: Option<DType>) -> Result<Tensor> {
     match target {
-        Some(dtype) if tensor.dtype() != dtype && is_eligible(tensor.dtype()) => cache::converted(tensor, dtype),
+        Some(dtype) if tensor.dtype() != dtype && is_eligible(tensor.dtype()) => converted::converted(tensor, dtype),
         _ => Ok(tensor.clone()),
     }
 }

@@ -9,18 +9,22 @@
 mod tile_rows;
 mod transforms;
 
+use std::ops::Range;
+
 use kiln_backend::{Conv2d, Result};
 
 use self::{
     tile_rows::{TileRow, tile_rows},
     transforms::{Grid, POINTS, Transforms, transforms},
 };
-use super::compute::Filter;
 use crate::{
     engine::{image::Image, par::Shared, team},
     gemm::{blocked, kernel::Kernel, kernels, pack::PackedLanes, problem::GemmProblem, scratch::with_scratch},
     memory::allocator::Scratch,
 };
+
+/// Writes the 3×3 filters of some output and input channels: an output's one after the other.
+pub(super) type Filter<'a, T> = &'a (dyn Fn(Range<usize>, Range<usize>, &mut [T]) + Sync);
 
 /// Outputs of a tile along one axis, and the inputs that they read.
 const TILE: usize = 4;

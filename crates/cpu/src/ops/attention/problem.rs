@@ -4,39 +4,17 @@ use std::ops::Range;
 
 use kiln_backend::{AttentionDropout, AttentionRule, DType, Result, View, bernoulli_threshold};
 
-use super::{OP, rows};
+use super::{OP, compute::Compute, rows};
 use crate::{
     engine::tile::{TILE, load_row, steps},
     gemm::{Matrix, kernel::Kernel, kernels, source},
     memory::view::Source,
     numeric::{
-        math,
         real::Real,
         stored::{Stored, Truth},
     },
     ops::random::Draws,
 };
-
-/// A type that attention is computed in.
-pub(super) trait Compute: Real + source::Float {
-    /// The exponential of a number that is at most about 0; the smallest results may be 0. With `FMA` the CPU must have fused
-    /// multiplications and additions.
-    fn exp_nonpositive<const FMA: bool>(self) -> Self;
-}
-
-impl Compute for f32 {
-    #[inline(always)]
-    fn exp_nonpositive<const FMA: bool>(self) -> f32 {
-        math::exp_nonpositive::<FMA>(self)
-    }
-}
-
-impl Compute for f64 {
-    #[inline(always)]
-    fn exp_nonpositive<const FMA: bool>(self) -> f64 {
-        self.exp()
-    }
-}
 
 /// A type that its operands are stored in.
 pub(super) trait Element: Stored<Compute: Compute> + source::Source<Self::Compute> {}

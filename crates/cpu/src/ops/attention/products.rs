@@ -2,7 +2,7 @@
 
 use kiln_backend::Result;
 
-use super::problem::{Compute, Element};
+use super::{compute::Compute, problem::Element};
 use crate::{
     gemm::{
         Matrix,

@@ -1,7 +1,7 @@
 //! The vectorized loops between the products: exponentials, masks and gradients of rows of scores. Exponentials fuse
 //! multiplications and additions, as the products do.
 
-use super::problem::Compute;
+use super::compute::Compute;
 #[cfg(target_arch = "x86_64")]
 use crate::engine::level::{Level, level};
 use crate::{engine::simd::multiversion, numeric::real::Real};
