@@ -173,6 +173,21 @@ fn nan_wins_and_empty_windows_are_marked() {
     }
 }
 
+/// Of each window only the last tap lies inside. The places of the others do not fit into a word.
+#[test]
+fn taps_may_be_far_apart() {
+    let far = 1 << 58;
+    let pool = windows([2, 2], [1, 1], [far, far], [far, far]);
+    let dims = [1, 1, 1, 100];
+    let x = Tensor::new(DType::F32, &dims, &numbers(100, 1));
+    let (mut y, mut tap) = (Tensor::empty(DType::F32, &dims), Tensor::empty(DType::U8, &dims));
+    max_pool2d(pool, x.view(), y.view_mut(), Some(tap.view_mut())).unwrap();
+    assert_eq!((y.values(), tap.values()), (x.values(), vec![3.0; 100]));
+    let mut back = Tensor::empty(DType::F32, &dims);
+    max_pool2d_grad(pool, y.view(), tap.view(), back.view_mut()).unwrap();
+    assert_eq!(back.values(), y.values());
+}
+
 #[test]
 fn wrong_positions_are_errors() {
     let pool = windows([2, 2], [2, 2], [0, 0], [1, 1]);

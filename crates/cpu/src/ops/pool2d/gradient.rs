@@ -56,9 +56,11 @@ pub(super) fn gradient_of_largest<T: Real>(
                 // SAFETY: as above.
                 let rows = unsafe { taps.plane(n, c, &mut staged) }.chunks_exact(from.w).zip(grad.chunks_exact(from.w));
                 for (&top, (taps, grad)) in tops.iter().zip(rows) {
+                    let row = (top as usize).wrapping_mul(to.w);
                     for (&left, (&tap, &grad)) in lefts.iter().zip(taps.iter().zip(grad)) {
-                        let place = top * to.w as isize + left + offsets[usize::from(tap)];
-                        if let Some(sum) = plane.get_mut(place as usize) {
+                        let Some(offset) = offsets[usize::from(tap)] else { continue };
+                        let place = row.wrapping_add(left as usize).wrapping_add(offset);
+                        if let Some(sum) = plane.get_mut(place) {
                             *sum = *sum + grad;
                         }
                     }

@@ -33,13 +33,14 @@ impl Positions {
     }
 }
 
-/// Where the taps of a window lie, relative to its first, in planes with rows of `width` elements. What is no tap lies
-/// outside of any plane.
-pub(super) fn offsets_of_taps(pool: &Pool2d, width: usize) -> [isize; 256] {
-    let mut offsets = [isize::MIN / 2; 256];
+/// Where the taps of a window lie, relative to its first, in planes with rows of `width` elements; `None` for what is no tap.
+/// Those of taps far outside a plane may wrap, as the places of their windows do.
+pub(super) fn offsets_of_taps(pool: &Pool2d, width: usize) -> [Option<usize>; 256] {
+    let mut offsets = [None; 256];
     if let Pool2d::Window { kernel, dilation, .. } = *pool {
         for (tap, offset) in offsets.iter_mut().enumerate().take(kernel[0].saturating_mul(kernel[1])) {
-            *offset = (tap / kernel[1] * dilation[0] * width + tap % kernel[1] * dilation[1]) as isize;
+            let (down, right) = (tap / kernel[1] * dilation[0], tap % kernel[1] * dilation[1]);
+            *offset = Some(down.wrapping_mul(width).wrapping_add(right));
         }
     }
     offsets
