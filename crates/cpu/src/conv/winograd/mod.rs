@@ -37,6 +37,9 @@ const BLOCK: usize = 1_500_000;
 const TILES: (usize, usize) = (128, 512);
 /// Input channels whose filters are fetched together, since they often follow each other in memory.
 const INPUTS: usize = 8;
+/// Channels of a task of a transform: a cache line, since threads that write to the same line wait for each other. That is one
+/// to four vectors.
+const GROUP: usize = 16;
 
 /// Whether to compute a convolution this way, from `c` to `o` channels of a group, with an output of `n` images.
 pub(crate) fn suits(rule: &Conv2d, kernel: [usize; 2], [c, o]: [usize; 2], [n, h, wide]: [usize; 3]) -> bool {
@@ -82,9 +85,7 @@ impl<'a> Problem<'a> {
     /// The image is readable; `v` is this call's.
     unsafe fn input(&self, parts: &[TileRow], block: usize, width: usize, v: &Shared<'_, f32>) {
         let lanes = self.kern.lanes;
-        let groups = width / lanes;
-        team::for_each(parts.len() * groups, rayon::current_num_threads(), &|i| {
-            let (part, c) = (&parts[i / groups], i % groups * lanes);
+        each_vector(parts, self.x.c, lanes, &|part, c| {
             let pixels = part.len * TILE + INPUT_TILE - TILE;
             let first = [
                 (part.y * TILE) as isize - self.padding[0] as isize,
@@ -122,9 +123,14 @@ impl<'a> Problem<'a> {
     }
 }
 
-/// The number of channels, rounded up to whole vectors.
-fn padded(channels: usize, lanes: usize) -> usize {
-    channels.next_multiple_of(lanes)
+/// Calls `transform` for each row of tiles and each vector of so many channels, in parallel: a task has the vectors of a
+/// [`GROUP`].
+fn each_vector(parts: &[TileRow], channels: usize, lanes: usize, transform: &(dyn Fn(&TileRow, usize) + Sync)) {
+    let groups = channels.div_ceil(GROUP);
+    team::for_each(parts.len() * groups, rayon::current_num_threads(), &|i| {
+        let first = i % groups * GROUP;
+        (first..channels.min(first + GROUP)).step_by(lanes).for_each(|c| transform(&parts[i / groups], c));
+    });
 }
 
 /// Computes one group. `filter` returns the nine taps, in kernel order, of some output and input channels: an output's one
@@ -144,17 +150,18 @@ pub(crate) unsafe fn forward(
     let p = Problem::new(x, [out.h, out.w], padding);
     let (kern, lanes) = (p.kern, p.kern.lanes);
     let (c, o) = (x.c, out.c);
-    let (cp, op) = (padded(c, lanes), padded(o, lanes));
-    let block = p.block(cp + op);
+    // Rows of v and m are whole groups; the products' rows end with a vector.
+    let [cp, width] = [c, o].map(|channels| channels.next_multiple_of(GROUP));
+    let op = o.next_multiple_of(lanes);
+    let block = p.block(cp + width);
     let mut u = Scratch::<f32>::new(POINTS * c * op)?;
     let mut v = Scratch::<f32>::new(POINTS * block * cp)?;
-    let mut m = Scratch::<f32>::new(POINTS * block * op)?;
+    let mut m = Scratch::<f32>::new(POINTS * block * width)?;
     let (u, v, m) = (Shared::new(u.values()), Shared::new(v.values()), Shared::new(m.values()));
     let threads = rayon::current_num_threads();
     let kb = blocked::block_size(c, kern.kc, 8).min(kern.kc);
     // Packs the weights into the panels that the matrix kernels read.
-    team::for_each(op / lanes, threads, &|group| {
-        let o0 = group * lanes;
+    let pack = |o0: usize| {
         let panel = o0 / (2 * lanes) * (2 * lanes);
         let width = if panel + lanes < op { 2 * lanes } else { lanes };
         let outputs = o0..o.min(o0 + lanes);
@@ -174,12 +181,15 @@ pub(crate) unsafe fn forward(
             let nk = kb.min(c - k0);
             let at = k0 * op + panel * nk + (ci - k0) * width + (o0 - panel);
             let column = c * op;
-            // SAFETY: every group writes its own lanes of the panels, which have room for all channels.
+            // SAFETY: every vector has its own lanes of the panels, which have room for all channels.
             unsafe {
                 let to = Grid { start: u.start().add(at), row: INPUT_TILE * column, column };
                 (p.transforms.filter)(Grid { start: from.as_ptr(), row: 3 * lanes, column: lanes }, to);
             }
         }
+    };
+    team::for_each(op.div_ceil(GROUP), threads, &|group| {
+        (group * GROUP..op.min((group + 1) * GROUP)).step_by(lanes).for_each(pack);
     });
     let mut shift = vec![0f32; op];
     if let Some(bias) = bias {
@@ -208,8 +218,8 @@ pub(crate) unsafe fn forward(
                     b: packed.start.cast_const(),
                     b_k: 0,
                     b_lane: 0,
-                    c: m.start().add(point * block * op),
-                    c_row: op as isize,
+                    c: m.start().add(point * block * width),
+                    c_row: width as isize,
                     c_lane: 1,
                     load_c: false,
                     bias: core::ptr::null(),
@@ -219,17 +229,15 @@ pub(crate) unsafe fn forward(
                 blocked::part::<f32, f32>(&problem, kern, rows, (0, op), Some(packed));
             }
         });
-        let groups = op / lanes;
-        team::for_each(parts.len() * groups, threads, &|i| {
-            let (part, o0) = (&parts[i / groups], i % groups * lanes);
+        each_vector(&parts, o, lanes, &|part, o0| {
             let pixels = part.len * TILE;
             // Transposing rows reads whole blocks of vectors.
             with_scratch::<f32, _>((TILE * pixels + lanes) * lanes, |pixels_buffer| {
                 // SAFETY: the pixels_buffer has room for all pixels; tasks write different pixels and channels.
                 unsafe {
                     for tile in 0..part.len {
-                        let from = m.start().add((part.at + tile) * op + o0).cast_const();
-                        let from = Grid { start: from, row: INPUT_TILE * block * op, column: block * op };
+                        let from = m.start().add((part.at + tile) * width + o0).cast_const();
+                        let from = Grid { start: from, row: INPUT_TILE * block * width, column: block * width };
                         let start = pixels_buffer.add(tile * TILE * lanes);
                         let to = Grid { start, row: pixels * lanes, column: lanes };
                         (p.transforms.output)(from, to, shift[o0..].as_ptr(), relu);
@@ -268,11 +276,12 @@ pub(crate) unsafe fn grad_weight(
     let p = Problem::new(x, [grad.h, grad.w], padding);
     let (kern, lanes) = (p.kern, p.kern.lanes);
     let (c, o) = (x.c, grad.c);
-    let (cp, op) = (padded(c, lanes), padded(o, lanes));
-    let block = p.block(cp + op);
+    let [cp, width] = [c, o].map(|channels| channels.next_multiple_of(GROUP));
+    let op = o.next_multiple_of(lanes);
+    let block = p.block(cp + width);
     let mut sums = Scratch::<f32>::new(POINTS * c * op)?;
     let mut v = Scratch::<f32>::new(POINTS * block * cp)?;
-    let mut m = Scratch::<f32>::new(POINTS * block * op)?;
+    let mut m = Scratch::<f32>::new(POINTS * block * width)?;
     let (sums, v, m) = (Shared::new(sums.values()), Shared::new(v.values()), Shared::new(m.values()));
     let threads = rayon::current_num_threads();
     for start in (0..p.count()).step_by(block) {
@@ -280,9 +289,7 @@ pub(crate) unsafe fn grad_weight(
         let parts = tile_rows(p.tiles, start..start + tiles);
         // SAFETY: as in `forward`.
         unsafe { p.input(&parts, block, cp, &v) };
-        let groups = op / lanes;
-        team::for_each(parts.len() * groups, threads, &|i| {
-            let (part, o0) = (&parts[i / groups], i % groups * lanes);
+        each_vector(&parts, o, lanes, &|part, o0| {
             let pixels = part.len * TILE;
             with_scratch::<f32, _>(TILE * pixels * lanes, |pixels_buffer| {
                 // SAFETY: as in `Problem::input`.
@@ -306,7 +313,7 @@ pub(crate) unsafe fn grad_weight(
                             row: pixels * lanes,
                             column: lanes,
                         };
-                        let (start, column) = (m.start().add((part.at + tile) * op + o0), block * op);
+                        let (start, column) = (m.start().add((part.at + tile) * width + o0), block * width);
                         (p.transforms.gradient)(from, Grid { start, row: INPUT_TILE * column, column });
                     }
                 }
@@ -322,8 +329,8 @@ pub(crate) unsafe fn grad_weight(
                 a: v.start().wrapping_add(point * block * cp).cast_const(),
                 a_row: 1,
                 a_k: cp as isize,
-                b: m.start().wrapping_add(point * block * op).cast_const(),
-                b_k: op as isize,
+                b: m.start().wrapping_add(point * block * width).cast_const(),
+                b_k: width as isize,
                 b_lane: 1,
                 c: sums.start().wrapping_add(point * c * op),
                 c_row: op as isize,
