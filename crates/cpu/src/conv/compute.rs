@@ -2,7 +2,7 @@
 
 use kiln_backend::Result;
 
-use super::winograd::{self, Filter};
+use super::winograd::{self, Filters};
 use crate::{engine::image::Image, gemm::source, numeric::real::Real};
 
 /// Receives the 3×3 gradient of an output and an input channel.
@@ -16,7 +16,7 @@ pub(crate) trait Compute: Real + source::Float + source::Source<Self> {
     unsafe fn winograd(
         _x: Image<Self>,
         _padding: [usize; 2],
-        _filter: Filter<'_, Self>,
+        _filters: Filters<'_, Self>,
         _bias: Option<&[Self]>,
         _relu: bool,
         _out: Image<Self>,
@@ -42,13 +42,13 @@ impl Compute for f32 {
     unsafe fn winograd(
         x: Image<f32>,
         padding: [usize; 2],
-        filter: Filter<'_, f32>,
+        filters: Filters<'_, f32>,
         bias: Option<&[f32]>,
         relu: bool,
         out: Image<f32>,
     ) -> Result<bool> {
         // SAFETY: the caller's promise.
-        unsafe { winograd::forward(x, padding, filter, bias, relu, out).map(|()| true) }
+        unsafe { winograd::forward(x, padding, filters, bias, relu, out).map(|()| true) }
     }
 
     unsafe fn winograd_grad_weight(

@@ -9,7 +9,7 @@ use super::{
     convolve, grad_weight as general,
     taps::Taps,
     weights::{Weights, copy_filters, copy_filters_transposed},
-    winograd,
+    winograd::{self, Filters},
 };
 use crate::{engine::image::Image, gemm::kernels, memory::allocator::Scratch};
 
@@ -51,12 +51,12 @@ pub(crate) unsafe fn forward<T: Compute>(
         let mut done = true;
         for g in 0..rule.groups {
             let Group { x, w, y } = groups(g, ChannelOrder::PlanesOuter);
-            let dense = w.dense_planes();
-            let filter = |outputs: Range<usize>, inputs: Range<usize>, to: &mut [T]| {
+            let dense_planes = w.dense_planes();
+            let copy = |outputs: Range<usize>, inputs: Range<usize>, to: &mut [T]| {
                 for (o, to) in outputs.zip(to.chunks_exact_mut(9 * inputs.len())) {
                     // SAFETY: some of the filters, which are 3×3.
                     unsafe {
-                        if dense {
+                        if dense_planes {
                             w.ptr.offset(w.at(o, inputs.start, 0, 0)).gather(1, to.len(), to.as_mut_ptr());
                         } else {
                             let planes = inputs.clone().zip(to.chunks_exact_mut(9));
@@ -65,8 +65,11 @@ pub(crate) unsafe fn forward<T: Compute>(
                     }
                 }
             };
+            // SAFETY: the group's filters, which follow each other and are borrowed meanwhile.
+            let dense = w.dense().map(|start| unsafe { std::slice::from_raw_parts(start, outputs * w.c * 9) });
+            let filters = Filters { dense, copy: &copy };
             // SAFETY: the caller's promise.
-            done = done && unsafe { T::winograd(x, rule.padding, &filter, bias_of(g), relu, y)? };
+            done = done && unsafe { T::winograd(x, rule.padding, filters, bias_of(g), relu, y)? };
         }
         if done {
             return Ok(());
@@ -111,7 +114,7 @@ pub(crate) unsafe fn grad_input<T: Compute>(rule: &Conv2d, groups: Groups<'_, T>
         for g in 0..rule.groups {
             let Group { x, w, y } = groups(g, ChannelOrder::PlanesOuter);
             // The kernels rotated by 180°, with input and output channels exchanged.
-            let filter = |outputs: Range<usize>, inputs: Range<usize>, to: &mut [T]| {
+            let copy = |outputs: Range<usize>, inputs: Range<usize>, to: &mut [T]| {
                 // In the order in which they lie in memory.
                 for (i, o) in inputs.clone().enumerate() {
                     for (at, c) in outputs.clone().enumerate() {
@@ -122,9 +125,10 @@ pub(crate) unsafe fn grad_input<T: Compute>(rule: &Conv2d, groups: Groups<'_, T>
                     }
                 }
             };
+            let filters = Filters { dense: None, copy: &copy };
             let padding = rule.padding.map(|padding| 2 - padding);
             // SAFETY: the caller's promise.
-            done = done && unsafe { T::winograd(y, padding, &filter, None, false, x)? };
+            done = done && unsafe { T::winograd(y, padding, filters, None, false, x)? };
         }
         if done {
             return Ok(());
@@ -158,7 +162,7 @@ pub(crate) unsafe fn grad_input<T: Compute>(rule: &Conv2d, groups: Groups<'_, T>
 pub(crate) unsafe fn grad_weight<T: Compute>(rule: &Conv2d, groups: Groups<'_, T>) -> Result<()> {
     let Group { w, y, .. } = groups(0, ChannelOrder::PlanesOuter);
     let kernel = [w.h, w.w];
-    if winograd::suits(rule, kernel, [w.c, w.n], [y.n, y.h, y.w]) {
+    if winograd::suits_grad_weight(rule, kernel, [w.c, w.n], [y.n, y.h, y.w]) {
         let mut done = true;
         for g in 0..rule.groups {
             let Group { x, w, y } = groups(g, ChannelOrder::PlanesOuter);

@@ -21,7 +21,7 @@ const TILE_LANES: usize = 32;
 const GEMV_STEPS: usize = 16;
 /// How far ahead B is prefetched: elements along a row (or a packed panel), or steps of `k` where a panel is read from B
 /// itself.
-const LANES_AHEAD: isize = 256;
+pub(crate) const LANES_AHEAD: isize = 256;
 const STEPS_AHEAD: isize = 12;
 /// Rows that are packed together if rows are not contiguous along `k`: a step of `k` holds one element of each, side by
 /// side in memory, and the next step is often a page away. With few rows, what they wait for is lines and TLB entries of

@@ -196,6 +196,8 @@ pub(super) unsafe fn store_transposed<V: Simd>(t: &TransposedTile<V::T>) {
 
 /// How many rows ahead packing prefetches: rows far apart, which the hardware prefetcher does not follow.
 const ROWS_AHEAD: isize = 16;
+/// How far ahead along each of the rows that packing transposes, in elements: too many streams at a time for that prefetcher.
+const STEPS_AHEAD: usize = 64;
 
 /// # Safety
 /// As documented at [`PackArgs`], and `V`'s instruction set must be available.
@@ -227,26 +229,37 @@ pub(super) unsafe fn pack_lanes<V: Simd>(p: &PackArgs<V::T>) {
             }
             return;
         }
-        for l in (0..p.lanes).step_by(V::L) {
-            let start = l / p.panel * p.panel;
-            let w = width(start);
-            let n = (p.lanes - l).min(V::L);
-            let s = p.src.offset(l as isize * p.lane_stride);
-            let d = p.dst.add(start * p.k + (l - start));
+        // A panel's vectors in turn, step by step: whole cache lines are written. Each lane is a row of the source.
+        let per_line = LINE / size_of::<V::T>();
+        for l in (0..p.lanes).step_by(p.panel) {
+            let w = width(l);
+            let (s, d) = (p.src.offset(l as isize * p.lane_stride), p.dst.add(l * p.k));
+            let rows = w.min(p.lanes - l);
+            let whole = rows / V::L * V::L;
             let mut kk = 0;
-            while n == V::L && kk + V::Q <= p.k {
-                let v = V::transpose(s.add(kk), p.lane_stride);
-                for q in 0..V::Q {
-                    v[q].store(d.add((kk + q) * w));
+            while kk + V::Q <= p.k {
+                if kk % per_line < V::Q {
+                    for i in 0..rows {
+                        prefetch(s.wrapping_offset(i as isize * p.lane_stride).wrapping_add(kk + STEPS_AHEAD));
+                    }
+                }
+                for j in (0..whole).step_by(V::L) {
+                    let v = V::transpose(s.offset(j as isize * p.lane_stride).add(kk), p.lane_stride);
+                    for q in 0..V::Q {
+                        v[q].store(d.add((kk + q) * w + j));
+                    }
                 }
                 kk += V::Q;
             }
-            while kk < p.k {
-                V::zero().store(d.add(kk * w));
-                for i in 0..n {
-                    *d.add(kk * w + i) = *s.offset(i as isize * p.lane_stride).add(kk);
+            // What is left: the last vector, and the last steps of all.
+            for j in (0..w).step_by(V::L) {
+                let n = rows.saturating_sub(j).min(V::L);
+                for kk in if n == V::L { kk } else { 0 }..p.k {
+                    V::zero().store(d.add(kk * w + j));
+                    for i in j..j + n {
+                        *d.add(kk * w + i) = *s.offset(i as isize * p.lane_stride).add(kk);
+                    }
                 }
-                kk += 1;
             }
         }
     }

@@ -154,7 +154,8 @@ fn all_three_directions_in_every_layout_and_dtype() {
 }
 
 /// 3×3 kernels with many channels: all paddings, ragged tiles and channels, groups, layouts. The first three use Winograd's
-/// algorithm; in the others all threads work on one block of pixels, with several blocks of channels.
+/// algorithm with many tiles, the next four with few: several blocks of input channels, rows of tiles and panels of output
+/// channels. In the others all threads work on one block of pixels, with several blocks of channels.
 #[test]
 fn many_channels_are_the_same_convolution() {
     for (x, o, stride, padding, groups) in [
@@ -162,6 +163,9 @@ fn many_channels_are_the_same_convolution() {
         ([1, 32, 30, 27], 34, 1, [0, 2], 2),
         ([9, 16, 11, 10], 20, 1, [2, 1], 1),
         ([1, 70, 7, 7], 66, 1, [1, 1], 1),
+        ([1, 530, 8, 7], 20, 1, [1, 1], 1),
+        ([3, 36, 14, 13], 150, 1, [1, 0], 2),
+        ([2, 18, 26, 27], 130, 1, [2, 1], 1),
         ([1, 160, 9, 8], 96, 2, [1, 0], 2),
         ([3, 61, 5, 6], 71, 1, [1, 1], 1),
     ] {
@@ -210,8 +214,8 @@ fn many_channels_are_the_same_convolution() {
 /// Large enough for several blocks of pixels and of channels, and for every thread.
 #[test]
 fn threads_do_not_matter() {
-    for kernel in [[3, 5], [3, 3]] {
-        compare_threads(&Case { x: [2, 40, 30, 31], o: 33, kernel, rule: rule([1, 1], [1, 2], [1, 1], 1) });
+    for (x, o, kernel) in [([2, 40, 30, 31], 33, [3, 5]), ([2, 40, 30, 31], 33, [3, 3]), ([2, 70, 9, 9], 130, [3, 3])] {
+        compare_threads(&Case { x, o, kernel, rule: rule([1, 1], [1, 2], [1, 1], 1) });
     }
 }
 

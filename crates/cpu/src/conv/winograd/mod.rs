@@ -2,10 +2,17 @@
 //!
 //! Works on a block of tiles at a time: transforms the tiles of the input, computes a matrix product `[tiles, C] · [C,
 //! O]` for each of the 36 points, and transforms the results back. Threads synchronize between these steps and between
-//! blocks, so that the transformed weights are read once per block, by all threads together. The gradient of the input
-//! is the same with rotated kernels; that of the weight sums products over tiles. In `f32` the error is about ten times
-//! that of the plain sum, some 1e-5 of the largest element; `f64` is not computed this way.
+//! blocks, so that the transformed weights are read once per block, by all threads together. Where the tiles are few
+//! (`few_tiles`), it is the outputs that threads divide. The gradient of the input is the same with rotated kernels; that of
+//! the weight sums products over tiles. In `f32` the error is about ten times that of the plain sum, some 1e-5 of the
+//! largest element; `f64` is not computed this way.
+//!
+//! * `problem`: a convolution in tiles, and the transforms of its inputs, filters and outputs
+//! * `transforms`: the arithmetic of the transforms, for a vector of channels
+//! * `tile_rows`: rows of tiles, and moving pixels to and from images of any layout
 
+mod few_tiles;
+mod problem;
 mod tile_rows;
 mod transforms;
 
@@ -14,127 +21,61 @@ use std::ops::Range;
 use kiln_backend::{Conv2d, Result};
 
 use self::{
-    tile_rows::{TileRow, tile_rows},
-    transforms::{Grid, POINTS, Transforms, transforms},
+    problem::{GROUP, Problem, each_vector, points},
+    tile_rows::tile_rows,
+    transforms::{Grid, POINTS},
 };
 use crate::{
     engine::{image::Image, par::Shared, team},
-    gemm::{blocked, kernel::Kernel, kernels, pack::PackedLanes, problem::GemmProblem, scratch::with_scratch},
+    gemm::{blocked, kernels, pack::PackedLanes, problem::GemmProblem, scratch::with_scratch},
     memory::allocator::Scratch,
 };
 
 /// Writes the 3×3 filters of some output and input channels: an output's one after the other.
-pub(super) type Filter<'a, T> = &'a (dyn Fn(Range<usize>, Range<usize>, &mut [T]) + Sync);
+type CopyFilters<'a, T> = &'a (dyn Fn(Range<usize>, Range<usize>, &mut [T]) + Sync);
+
+/// The 3×3 filters of a convolution, one for each output and input channel.
+#[derive(Clone, Copy)]
+pub(crate) struct Filters<'a, T> {
+    /// All of them, if they follow each other as `copy` writes them.
+    pub dense: Option<&'a [T]>,
+    pub copy: CopyFilters<'a, T>,
+}
 
 /// Outputs of a tile along one axis, and the inputs that they read.
 const TILE: usize = 4;
 const INPUT_TILE: usize = 6;
 /// Minimum number of channels on either side, and of tiles: below it, the transforms cost more than they save.
 const CHANNELS: usize = 16;
-const FEWEST_TILES: usize = 48;
+const FEWEST_TILES: usize = 4;
+const FEWEST_TILES_OF_GRADIENT: usize = 48;
+/// Up to how many tiles are few, and with at least so many output channels: a task has some of them.
+const FEW: [(usize, usize); 2] = [(48, 1), (200, 128)];
 /// Target size of a block in transformed inputs and outputs, and its minimum and maximum number of tiles.
 const BLOCK: usize = 1_500_000;
 const TILES: (usize, usize) = (128, 512);
-/// Input channels whose filters are fetched together, since they often follow each other in memory.
-const INPUTS: usize = 8;
-/// Channels of a task of a transform: a cache line, since threads that write to the same line wait for each other. That is one
-/// to four vectors.
-const GROUP: usize = 16;
 
 /// Whether to compute a convolution this way, from `c` to `o` channels of a group, with an output of `n` images.
-pub(crate) fn suits(rule: &Conv2d, kernel: [usize; 2], [c, o]: [usize; 2], [n, h, wide]: [usize; 3]) -> bool {
+pub(crate) fn suits(rule: &Conv2d, kernel: [usize; 2], channels: [usize; 2], out: [usize; 3]) -> bool {
+    let fewest = if kernels::best::<f32>().row_major { FEWEST_TILES } else { FEWEST_TILES_OF_GRADIENT };
+    has_tiles(fewest, rule, kernel, channels, out)
+}
+
+/// Whether to compute the gradient of the weight this way.
+pub(crate) fn suits_grad_weight(rule: &Conv2d, kernel: [usize; 2], channels: [usize; 2], out: [usize; 3]) -> bool {
+    has_tiles(FEWEST_TILES_OF_GRADIENT, rule, kernel, channels, out)
+}
+
+fn has_tiles(fewest: usize, rule: &Conv2d, kernel: [usize; 2], [c, o]: [usize; 2], [n, h, wide]: [usize; 3]) -> bool {
     let plain =
         rule.stride == [1, 1] && rule.dilation == [1, 1] && kernel == [3, 3] && rule.padding.iter().all(|&p| p <= 2);
     let tiles = n * h.div_ceil(TILE) * wide.div_ceil(TILE);
     // Tiles at the edges are partly empty.
     let filled = 4 * n * h * wide >= 2 * tiles * TILE * TILE;
-    plain && filled && tiles >= FEWEST_TILES && c >= CHANNELS && o >= CHANNELS
+    plain && filled && tiles >= fewest && c >= CHANNELS && o >= CHANNELS
 }
 
-/// One convolution: `x`, and the plane that is cut into tiles of outputs.
-struct Problem<'a> {
-    kern: &'a Kernel<f32>,
-    transforms: &'a Transforms,
-    x: Image<f32>,
-    /// Height and width of the tiled plane.
-    size: [usize; 2],
-    padding: [usize; 2],
-    tiles: [usize; 2],
-}
-
-impl<'a> Problem<'a> {
-    fn new(x: Image<f32>, size: [usize; 2], padding: [usize; 2]) -> Self {
-        let kern = kernels::best::<f32>();
-        let tiles = size.map(|extent| extent.div_ceil(TILE));
-        Problem { kern, transforms: transforms(kern.lanes), x, size, padding, tiles }
-    }
-
-    fn count(&self) -> usize {
-        self.x.n * self.tiles[0] * self.tiles[1]
-    }
-
-    /// Tiles per block, for this many input and output channels together.
-    fn block(&self, channels: usize) -> usize {
-        let tiles = (BLOCK / (POINTS * channels)).clamp(TILES.0, TILES.1);
-        blocked::block_size(self.count(), tiles, 1)
-    }
-
-    /// Transforms the inputs of some tiles to `v`, `[POINTS, tiles, width]`.
-    ///
-    /// # Safety
-    /// The image is readable; `v` is this call's.
-    unsafe fn input(&self, parts: &[TileRow], block: usize, width: usize, v: &Shared<'_, f32>) {
-        let lanes = self.kern.lanes;
-        each_vector(parts, self.x.c, lanes, &|part, c| {
-            let pixels = part.len * TILE + INPUT_TILE - TILE;
-            let first = [
-                (part.y * TILE) as isize - self.padding[0] as isize,
-                (part.x * TILE) as isize - self.padding[1] as isize,
-            ];
-            with_scratch::<f32, _>(INPUT_TILE * pixels * lanes, |pixels_buffer| {
-                // SAFETY: the pixels_buffer has room for all pixels; a task writes its own tiles and channels.
-                unsafe {
-                    for row in 0..INPUT_TILE {
-                        let to = pixels_buffer.add(row * pixels * lanes);
-                        tile_rows::load_pixels(
-                            self.kern,
-                            &self.x,
-                            part.n,
-                            first[0] + row as isize,
-                            first[1],
-                            pixels,
-                            c,
-                            to,
-                        );
-                    }
-                    for tile in 0..part.len {
-                        let from = Grid {
-                            start: pixels_buffer.add(tile * TILE * lanes).cast_const(),
-                            row: pixels * lanes,
-                            column: lanes,
-                        };
-                        let start = v.start().add((part.at + tile) * width + c);
-                        let column = block * width;
-                        (self.transforms.input)(from, Grid { start, row: INPUT_TILE * column, column });
-                    }
-                }
-            });
-        });
-    }
-}
-
-/// Calls `transform` for each row of tiles and each vector of so many channels, in parallel: a task has the vectors of a
-/// [`GROUP`].
-fn each_vector(parts: &[TileRow], channels: usize, lanes: usize, transform: &(dyn Fn(&TileRow, usize) + Sync)) {
-    let groups = channels.div_ceil(GROUP);
-    team::for_each(parts.len() * groups, rayon::current_num_threads(), &|i| {
-        let first = i % groups * GROUP;
-        (first..channels.min(first + GROUP)).step_by(lanes).for_each(|c| transform(&parts[i / groups], c));
-    });
-}
-
-/// Computes one group. `filter` returns the nine taps, in kernel order, of some output and input channels: an output's one
-/// after the other.
+/// Computes one group.
 ///
 /// # Safety
 /// The images are readable and writable, as many, `out`'s elements are distinct and in no other image, and its size is the
@@ -142,7 +83,7 @@ fn each_vector(parts: &[TileRow], channels: usize, lanes: usize, transform: &(dy
 pub(crate) unsafe fn forward(
     x: Image<f32>,
     padding: [usize; 2],
-    filter: Filter<'_, f32>,
+    filters: Filters<'_, f32>,
     bias: Option<&[f32]>,
     relu: bool,
     out: Image<f32>,
@@ -150,6 +91,14 @@ pub(crate) unsafe fn forward(
     let p = Problem::new(x, [out.h, out.w], padding);
     let (kern, lanes) = (p.kern, p.kern.lanes);
     let (c, o) = (x.c, out.c);
+    let mut shift = vec![0f32; o.next_multiple_of(lanes)];
+    if let Some(bias) = bias {
+        shift[..o].copy_from_slice(&bias[..o]);
+    }
+    if kern.row_major && FEW.iter().any(|&(tiles, outputs)| p.count() <= tiles && o >= outputs) {
+        // SAFETY: the caller's promise.
+        return unsafe { few_tiles::forward(&p, filters, &shift, relu, out) };
+    }
     // Rows of v and m are whole groups; the products' rows end with a vector.
     let [cp, width] = [c, o].map(|channels| channels.next_multiple_of(GROUP));
     let op = o.next_multiple_of(lanes);
@@ -161,45 +110,25 @@ pub(crate) unsafe fn forward(
     let threads = rayon::current_num_threads();
     let kb = blocked::block_size(c, kern.kc, 8).min(kern.kc);
     // Packs the weights into the panels that the matrix kernels read.
-    let pack = |o0: usize| {
-        let panel = o0 / (2 * lanes) * (2 * lanes);
-        let width = if panel + lanes < op { 2 * lanes } else { lanes };
-        let outputs = o0..o.min(o0 + lanes);
-        let mut taps = [0f32; 16 * INPUTS * 9];
-        // Lanes past the last channel stay 0.
-        let mut from = [0f32; 9 * 16];
-        for ci in 0..c {
-            let inputs = ci / INPUTS * INPUTS..c.min((ci / INPUTS + 1) * INPUTS);
-            if ci == inputs.start {
-                filter(outputs.clone(), inputs.clone(), &mut taps);
-            }
-            for lane in 0..outputs.len() {
-                let at = (lane * inputs.len() + ci - inputs.start) * 9;
-                (0..9).for_each(|tap| from[tap * lanes + lane] = taps[at + tap]);
-            }
-            let k0 = ci / kb * kb;
-            let nk = kb.min(c - k0);
-            let at = k0 * op + panel * nk + (ci - k0) * width + (o0 - panel);
-            let column = c * op;
-            // SAFETY: every vector has its own lanes of the panels, which have room for all channels.
-            unsafe {
-                let to = Grid { start: u.start().add(at), row: INPUT_TILE * column, column };
-                (p.transforms.filter)(Grid { start: from.as_ptr(), row: 3 * lanes, column: lanes }, to);
-            }
-        }
-    };
     team::for_each(op.div_ceil(GROUP), threads, &|group| {
-        (group * GROUP..op.min((group + 1) * GROUP)).step_by(lanes).for_each(pack);
+        for o0 in (group * GROUP..op.min((group + 1) * GROUP)).step_by(lanes) {
+            let panel = o0 / (2 * lanes) * (2 * lanes);
+            let wide = if panel + lanes < op { 2 * lanes } else { lanes };
+            let to = |ci: usize| {
+                let k0 = ci / kb * kb;
+                let nk = kb.min(c - k0);
+                let at = k0 * op + panel * nk + (ci - k0) * wide + (o0 - panel);
+                points(u.start().wrapping_add(at), c * op)
+            };
+            // SAFETY: every vector has its own lanes of the panels, which have room for all channels.
+            unsafe { p.filters(filters, o0..o.min(o0 + lanes), 0..c, to) };
+        }
     });
-    let mut shift = vec![0f32; op];
-    if let Some(bias) = bias {
-        shift[..o].copy_from_slice(&bias[..o]);
-    }
     for start in (0..p.count()).step_by(block) {
         let tiles = block.min(p.count() - start);
         let parts = tile_rows(p.tiles, start..start + tiles);
         // SAFETY: the caller's promise; the steps follow each other, and tasks of one write different places.
-        unsafe { p.input(&parts, block, cp, &v) };
+        unsafe { p.input(&parts, |tile, c| points(v.start().wrapping_add(tile * cp + c), block * cp)) };
         // Points are divided further if there are few tiles for many channels.
         let halves = if tiles >= 8 * kern.mr { 2 } else { 1 };
         team::for_each(POINTS * halves, threads, &|i| {
@@ -230,34 +159,9 @@ pub(crate) unsafe fn forward(
             }
         });
         each_vector(&parts, o, lanes, &|part, o0| {
-            let pixels = part.len * TILE;
-            // Transposing rows reads whole blocks of vectors.
-            with_scratch::<f32, _>((TILE * pixels + lanes) * lanes, |pixels_buffer| {
-                // SAFETY: the pixels_buffer has room for all pixels; tasks write different pixels and channels.
-                unsafe {
-                    for tile in 0..part.len {
-                        let from = m.start().add((part.at + tile) * width + o0).cast_const();
-                        let from = Grid { start: from, row: INPUT_TILE * block * width, column: block * width };
-                        let start = pixels_buffer.add(tile * TILE * lanes);
-                        let to = Grid { start, row: pixels * lanes, column: lanes };
-                        (p.transforms.output)(from, to, shift[o0..].as_ptr(), relu);
-                    }
-                    let x0 = part.x * TILE;
-                    for row in 0..TILE.min(p.size[0] - part.y * TILE) {
-                        let from = pixels_buffer.add(row * pixels * lanes).cast_const();
-                        tile_rows::store_pixels(
-                            kern,
-                            &out,
-                            part.n,
-                            part.y * TILE + row,
-                            x0,
-                            pixels.min(p.size[1] - x0),
-                            o0,
-                            from,
-                        );
-                    }
-                }
-            });
+            let from = |tile: usize| points(m.start().wrapping_add(tile * width + o0).cast_const(), block * width);
+            // SAFETY: all products are there; tasks write different pixels and channels.
+            unsafe { p.output(part, o0, from, &shift, relu, &out) };
         });
     }
     Ok(())
@@ -288,7 +192,7 @@ pub(crate) unsafe fn grad_weight(
         let tiles = block.min(p.count() - start);
         let parts = tile_rows(p.tiles, start..start + tiles);
         // SAFETY: as in `forward`.
-        unsafe { p.input(&parts, block, cp, &v) };
+        unsafe { p.input(&parts, |tile, c| points(v.start().wrapping_add(tile * cp + c), block * cp)) };
         each_vector(&parts, o, lanes, &|part, o0| {
             let pixels = part.len * TILE;
             with_scratch::<f32, _>(TILE * pixels * lanes, |pixels_buffer| {

@@ -29,13 +29,15 @@ const OP: &str = "batch_norm";
 /// Channels that one task takes together where they are adjacent in memory: a cache line of them.
 const TOGETHER: usize = 16;
 
-/// Calls `body` with groups of channels, in parallel.
-fn channels<T: Real>(x: &Image<T>, body: impl Fn(Range<usize>) + Sync) {
+/// Calls `body` with groups of channels, in parallel, and with `K` lines that a task reuses from group to group: a channel may
+/// be much shorter than a line.
+fn channels<T: Real, const K: usize>(x: &Image<T>, body: impl Fn([&mut [T]; K], Range<usize>) + Sync) {
     let together = if x.strides[1] == 1 { TOGETHER } else { 1 };
     let count = x.n * x.area();
     par::ranges(x.c.div_ceil(together), (GRAIN / (count * together).max(1)).max(1), |range| {
+        let mut lines = [(); K].map(|()| vec![T::of(0.0); LINE]);
         for group in range {
-            body(group * together..((group + 1) * together).min(x.c));
+            body(lines.each_mut().map(Vec::as_mut_slice), group * together..((group + 1) * together).min(x.c));
         }
     });
 }
@@ -259,13 +261,12 @@ fn by_batch<T: Real>(
     let (weight, bias) = (vector(weight, c, 1.0), vector(bias, c, 0.0));
     let mut moments = vec![Moments::default(); c];
     let shared = Shared::new(&mut moments);
-    channels(&from, |cs| {
-        let mut line = vec![T::of(0.0); LINE];
+    channels(&from, |[line], cs| {
         // SAFETY: tasks have channels of their own.
         let moments = unsafe { shared.part(cs.clone()) };
         pieces(&from, cs.clone(), |c, n, y, start, len| {
             // SAFETY: a piece of the checked layout.
-            let values = unsafe { view(&from, [n, c, y, start, len], from.is_flat(), &mut line) };
+            let values = unsafe { view(&from, [n, c, y, start, len], from.is_flat(), line) };
             moments[c - cs.start].add(values);
         });
     });
@@ -322,16 +323,15 @@ fn gradient<T: Real>(
     // For each channel: the sum of the gradient, and that of the gradient times the distance from the mean.
     let mut sums = vec![[0f64; 2]; c];
     let shared = Shared::new(&mut sums);
-    channels(&from, |cs| {
-        let [mut a, mut b, mut line] = [(); 3].map(|()| vec![T::of(0.0); LINE]);
+    channels(&from, |[a, b, line], cs| {
         // SAFETY: tasks have channels of their own.
         let sums = unsafe { shared.part(cs.clone()) };
         pieces(&from, cs.clone(), |c, n, y, start, len| {
             let piece = [n, c, y, start, len];
-            let b = pair.read(piece, &mut a[..len], &mut b, &mut line);
+            let b = pair.read(piece, &mut a[..len], b, line);
             if let Some(residual) = &residual {
                 // SAFETY: a piece of the checked layout, in channels that are this task's.
-                unsafe { write(residual, piece, from.is_flat(), &a) };
+                unsafe { write(residual, piece, from.is_flat(), a) };
             }
             let (sum, dot) = products(&a[..len], b, mean[c]);
             let total = &mut sums[c - cs.start];
@@ -347,8 +347,7 @@ fn gradient<T: Real>(
     let Some(out) = grads.input else { return };
     let to = Image::new(&out);
     let count = (from.n * from.area()) as f64;
-    channels(&from, |cs| {
-        let [mut a, mut b, mut line] = [(); 3].map(|()| vec![T::of(0.0); LINE]);
+    channels(&from, |[a, b, line], cs| {
         pieces(&from, cs, |c, n, y, start, len| {
             let piece = [n, c, y, start, len];
             let inv = inv_std[c].to_f64();
@@ -356,8 +355,8 @@ fn gradient<T: Real>(
             let (g_mean, slope) = (T::of(sum / count), T::of(dot / count * inv * inv));
             // SAFETY: a piece of the checked layout, in channels that are this task's.
             unsafe {
-                put(&to, piece, from.is_flat(), &mut a, |a| {
-                    let b = pair.read(piece, a, &mut b, &mut line);
+                put(&to, piece, from.is_flat(), a, |a| {
+                    let b = pair.read(piece, a, b, line);
                     backward(a, b, mean[c], g_mean, slope, inv_std[c] * weight[c]);
                 });
             }
@@ -408,18 +407,17 @@ impl<T: Real> Pair<'_, T> {
 /// Normalizes every channel with its mean, scale and shift, adds the residual and applies ReLU.
 fn apply<T: Real>(from: &Image<T>, to: &Image<T>, then: &Then<T>, with: &(dyn Fn(usize) -> (T, T, T) + Sync)) {
     let (residual, relu) = (then.residual.as_ref().map(Image::new), then.relu);
-    channels(from, |cs| {
-        let [mut line, mut more] = [(); 2].map(|()| vec![T::of(0.0); LINE]);
+    channels(from, |[line, more], cs| {
         pieces(from, cs, |c, n, y, start, len| {
             let (mean, scale, shift) = with(c);
             let piece = [n, c, y, start, len];
             // SAFETY: a piece of the checked layouts, in channels that are this task's.
             unsafe {
-                put(to, piece, from.is_flat(), &mut line, |values| {
+                put(to, piece, from.is_flat(), line, |values| {
                     read(from, piece, from.is_flat(), values);
                     normalize(values, mean, scale, shift);
                     if let Some(residual) = &residual {
-                        add(view(residual, piece, from.is_flat(), &mut more), values);
+                        add(view(residual, piece, from.is_flat(), more), values);
                     }
                     if relu {
                         rectify(values);
