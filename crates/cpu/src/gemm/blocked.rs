@@ -2,8 +2,9 @@
 //! the blocks.
 //!
 //! Loop order: block of lanes (`nc`), block of `k` (`kc`), tile row, tile. The packed block of B stays in L2, and the
-//! packed rows of one tile row (about 20 KB) in L1. The rows are packed again for every block of lanes, which costs
-//! well under 1 %; in return there is no large packed copy of A, and threads never have to wait for each other.
+//! packed rows of one tile row (about 20 KB) in L1. The rows are packed again for every block of lanes; in return there is no
+//! large packed copy of A, and threads never have to wait for each other. If all lanes were packed beforehand, it is block of
+//! `k`, group of tile rows, block of lanes, tile row, tile: the rows are packed once, and a group is used for all lanes.
 
 use super::{
     kernel::{Kernel, TileArgs, TransposedTile},
@@ -25,7 +26,7 @@ pub(crate) const LANES_AHEAD: isize = 256;
 const STEPS_AHEAD: isize = 12;
 /// Rows that are packed together if rows are not contiguous along `k`: a step of `k` holds one element of each, side by
 /// side in memory, and the next step is often a page away. With few rows, what they wait for is lines and TLB entries of
-/// which they use a little.
+/// which they use a little. Also if they are used for several blocks of packed lanes, each of which is fetched for them.
 const GROUP_ROWS: usize = 96;
 /// Above this many tile rows, packing B is too small a share to be worth fusing with the first tile row, and reading B
 /// along its rows (as separate packing does) is kinder to the TLB.
@@ -149,11 +150,13 @@ impl Plan {
         let in_place = direct && tile_rows == 1;
         // If nothing is packed, only C has to stay in cache.
         let most = if in_place { 4096 } else { kern.lanes_per_block() };
+        let several = is_packed && p.lanes > most;
+        let group = if p.a_k == 1 && !several { 1 } else { (GROUP_ROWS / height).max(1) };
         Plan {
             width,
             height,
             tile_rows,
-            group: if p.a_k == 1 { 1 } else { (GROUP_ROWS / height).max(1) },
+            group: tile_rows.div_ceil(tile_rows.div_ceil(group)),
             k_block,
             lane_block: block_size(p.lanes, most, width),
             in_place,
@@ -181,14 +184,31 @@ unsafe fn blocks<S: Source<T>, T: Float>(
         // Three disjoint regions of the scratch.
         let tile = start.wrapping_add(a_room);
         let own = tile.wrapping_add(TILE_ROWS * TILE_LANES);
-        for lane0 in (0..p.lanes).step_by(plan.lane_block) {
+        let block = |lane0: usize, k0: usize| {
             let lanes = plan.lane_block.min(p.lanes - lane0);
-            for k0 in (0..p.k).step_by(plan.k_block) {
-                let steps = plan.k_block.min(p.k - k0);
-                let b = shared.map_or(own, |packed| packed.at(k0, lane0, steps));
-                let block = Block { p, kern, plan: &plan, out, lane0, lanes, k0, steps, a: start, b, tile };
-                // SAFETY: the block lies inside the product; the rest is the caller's promise.
-                unsafe { block.run(shared.is_none()) }
+            let steps = plan.k_block.min(p.k - k0);
+            let b = shared.map_or(own, |packed| packed.at(k0, lane0, steps));
+            Block { p, kern, plan: &plan, out, lane0, lanes, k0, steps, a: start, b, tile }
+        };
+        let lanes = || (0..p.lanes).step_by(plan.lane_block);
+        let groups = || (0..plan.tile_rows).step_by(plan.group);
+        let ks = || (0..p.k).step_by(plan.k_block);
+        // SAFETY: blocks lie inside the product; the rest is the caller's promise.
+        unsafe {
+            if shared.is_none() {
+                for (lane0, k0) in lanes().flat_map(|lane0| ks().map(move |k0| (lane0, k0))) {
+                    let block = block(lane0, k0);
+                    let unpacked = block.pack_lanes();
+                    for i in groups() {
+                        block.pack_rows(i);
+                        block.group(i, if i == 0 || plan.in_place { unpacked } else { 0 });
+                    }
+                }
+                return;
+            }
+            for (k0, i) in ks().flat_map(|k0| groups().map(move |i| (k0, i))) {
+                block(0, k0).pack_rows(i);
+                lanes().for_each(|lane0| block(lane0, k0).group(i, 0));
             }
         }
     })
@@ -211,45 +231,74 @@ struct Block<'a, S, T> {
 }
 
 impl<S: Source<T>, T: Float> Block<'_, S, T> {
+    /// Packs the lanes, but for those that the products of the first tile row read where they are; returns how many these are.
+    ///
     /// # Safety
-    /// As for [`blocks`]; `packs` means that the lanes are not packed yet.
-    unsafe fn run(&self, packs: bool) {
+    /// As for [`blocks`].
+    unsafe fn pack_lanes(&self) -> usize {
         let Block { p, kern, plan, .. } = *self;
-        // SAFETY: every index stays within the extents of `p` or of the region that it belongs to.
-        unsafe {
-            let b = p.b.wrapping_offset(self.k0 as isize * p.b_k + self.lane0 as isize * p.b_lane);
-            // Whole panels may be left to the first tile row; a ragged one is always packed here, because vector loads
-            // would read past the end of B.
-            let unpacked = if plan.in_place || plan.fuse { self.lanes / plan.width * plan.width } else { 0 };
-            if packs && unpacked < self.lanes {
-                let src = b.offset(unpacked as isize * p.b_lane);
+        // Whole panels may be left to the first tile row; a ragged one is always packed here, because vector loads would read
+        // past the end of B.
+        let unpacked = if plan.in_place || plan.fuse { self.lanes / plan.width * plan.width } else { 0 };
+        if unpacked < self.lanes {
+            // SAFETY: the lanes that are left, and their place.
+            unsafe {
+                let src = self.unpacked_lanes().offset(unpacked as isize * p.b_lane);
                 let to = self.b.add(unpacked * self.steps);
                 pack_lanes(kern, src, self.steps, self.lanes - unpacked, p.b_k, p.b_lane, to);
-            }
-            for i in 0..plan.tile_rows {
-                let first = i * plan.height;
-                if i % plan.group == 0 {
-                    let rows = Rows {
-                        start: p.a.offset(first as isize * p.a_row + self.k0 as isize * p.a_k),
-                        count: p.rows.min(first + plan.group * plan.height) - first,
-                        steps: self.steps,
-                        row_stride: p.a_row,
-                        k_stride: p.a_k,
-                    };
-                    pack_rows(kern, rows, plan.height, self.a);
-                }
-                self.tile_row(i, b, if i == 0 || plan.in_place { unpacked } else { 0 });
-            }
+            };
+        }
+        unpacked
+    }
+
+    /// The block of B itself.
+    fn unpacked_lanes(&self) -> *const S {
+        let p = self.p;
+        p.b.wrapping_offset(self.k0 as isize * p.b_k + self.lane0 as isize * p.b_lane)
+    }
+
+    /// Packs the rows of the group that begins with tile row `i`.
+    ///
+    /// # Safety
+    /// As for [`blocks`].
+    unsafe fn pack_rows(&self, i: usize) {
+        let Block { p, kern, plan, .. } = *self;
+        let first = i * plan.height;
+        // SAFETY: rows that exist, and the place of a group.
+        unsafe {
+            let rows = Rows {
+                start: p.a.offset(first as isize * p.a_row + self.k0 as isize * p.a_k),
+                count: p.rows.min(first + plan.group * plan.height) - first,
+                steps: self.steps,
+                row_stride: p.a_row,
+                k_stride: p.a_k,
+            };
+            pack_rows(kern, rows, plan.height, self.a);
         }
     }
 
-    /// Computes tile row `i`. The first `unpacked` lanes are read from `b`, the block of B itself, and packed on the way if
-    /// the plan says so.
+    /// Computes the group of tile rows that begins with tile row `first`; its first tile row as [`tile_row`](Block::tile_row) has
+    /// it, the others from packed lanes.
     ///
     /// # Safety
-    /// As for [`run`](Block::run); the rows are packed.
-    unsafe fn tile_row(&self, i: usize, b: *const S, unpacked: usize) {
+    /// As for [`blocks`]; the rows are packed, and all lanes but the first `unpacked`.
+    unsafe fn group(&self, first: usize, unpacked: usize) {
+        let plan = self.plan;
+        for i in first..plan.tile_rows.min(first + plan.group) {
+            // SAFETY: the caller's promise; the first tile row has packed what was not.
+            unsafe { self.tile_row(i, if i == first || plan.in_place { unpacked } else { 0 }) }
+        }
+    }
+
+    /// Computes tile row `i`. The first `unpacked` lanes are read from the block of B itself, and packed on the way if the plan
+    /// says so.
+    ///
+    /// # Safety
+    /// As for [`group`](Block::group).
+    unsafe fn tile_row(&self, i: usize, unpacked: usize) {
         let Block { p, kern, plan, out, steps, .. } = *self;
+        let b = self.unpacked_lanes();
+        let a_kmajor = is_kmajor(kern, p.a_k);
         let first = i * plan.height;
         let rows = plan.height.min(p.rows - first);
         let last = self.k0 + steps == p.k;
@@ -266,8 +315,8 @@ impl<S: Source<T>, T: Float> Block<'_, S, T> {
                 rows,
                 height: kern.height(rows),
                 vectors,
-                a: self.a.wrapping_add(i % plan.group * plan.height * steps),
-                a_kmajor: is_kmajor(kern, p.a_k),
+                a: self.a.wrapping_add(i % plan.group * plan.height * if a_kmajor { steps } else { kern.lda }),
+                a_kmajor,
                 a_next: if lane == 0 { next.cast() } else { self.a.cast_const().cast() },
                 a_next_row: if lane == 0 { p.a_row * size_of::<S>() as isize } else { 0 },
                 b: self.b.wrapping_add(lane * steps),

@@ -120,7 +120,7 @@ pub(super) unsafe fn pack_rows<S: Source<T>, T: Float>(kern: &Kernel<T>, rows: R
             for i in 0..count {
                 S::widen_run(start.offset(i as isize * row_stride), steps, to.add(i * kern.lda));
             }
-            for i in count..last {
+            for i in count..(count - 1) / height * height + last {
                 core::slice::from_raw_parts_mut(to.add(i * kern.lda), steps).fill(T::ZERO);
             }
             return;

@@ -18,12 +18,14 @@ use crate::engine::team;
 
 /// Multiply-adds from which a second synchronization of the threads is cheap.
 const WORTH: usize = 30_000_000;
-/// Minimum rows of a part, in tile rows: enough to make fetching the packed lanes into this core's cache a small share.
-const TILE_ROWS: usize = 4;
-/// Maximum rows of a part, and the target number of parts per thread. Every part fetches all packed lanes, which with
-/// few rows takes as long as their products; with few parts threads wait for the last one.
+/// Minimum number of tile rows for each thread.
+const TILE_ROWS: usize = 8;
+/// Minimum rows of a part: enough to make fetching the packed lanes into this core's cache a small share.
+const MIN_ROWS: usize = 24;
+/// Maximum rows of a part.
 const MAX_ROWS: usize = 128;
-const PARTS: usize = 4;
+/// Of the rows that are left a part is at most one of so many parts per thread.
+const PARTS: usize = 2;
 /// Maximum number of elements packed at a time.
 pub(crate) const ROOM: usize = 4 << 20;
 
@@ -35,11 +37,29 @@ impl Drop for Count<'_> {
     }
 }
 
+/// The rows of each part, in whole tile rows but for the end. The parts become smaller towards the end, since threads wait for the
+/// last one, and one that something else slows down has taken fewer by then.
+fn parts(rows: usize, tile: usize, threads: usize) -> Vec<(usize, usize)> {
+    let (all, fewest) = (rows.div_ceil(tile), MIN_ROWS.div_ceil(tile));
+    let most = (MAX_ROWS / tile).max(fewest);
+    let mut parts = Vec::new();
+    let mut first = 0;
+    while first < all {
+        let left = all - first;
+        let size = left.div_ceil(PARTS * threads).clamp(fewest, most).min(left);
+        // What would be too small is divided among the last two.
+        let size = if left > size && left - size < fewest { left.div_ceil(2) } else { size };
+        parts.push((first * tile, rows.min((first + size) * tile)));
+        first += size;
+    }
+    parts
+}
+
 /// Whether a product is large enough, with rows enough for several parts per thread.
 pub(crate) fn suits<S, T>(p: &GemmProblem<S>, kern: &Kernel<T>) -> bool {
     let threads = rayon::current_num_threads();
     threads > 1
-        && p.rows >= 2 * threads * TILE_ROWS * kern.mr
+        && p.rows >= threads * TILE_ROWS * kern.mr
         && p.rows.saturating_mul(p.lanes).saturating_mul(p.k) >= WORTH
 }
 
@@ -60,16 +80,11 @@ pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &
             let run = blocked::block_size(lanes, lanes.div_ceil(2 * threads), panel);
             let runs = lanes.div_ceil(run);
             let packs = runs * p.k.div_ceil(kb);
-            let fewest = TILE_ROWS * kern.mr;
-            let most = (p.rows / (PARTS * threads)).clamp(fewest, MAX_ROWS.max(fewest));
-            // Equal parts, the same number for every thread: with a few large parts, a single extra one is a tenth of
-            // the time.
-            let parts = p.rows.div_ceil(most).next_multiple_of(threads);
-            let rows = p.rows.div_ceil(parts.max(1)).max(1);
+            let parts = parts(p.rows, kern.mr, threads);
             // One queue for both: tasks are taken in order, so a thread that waits for the packing waits only for tasks
             // that other threads are already running.
             let done = AtomicUsize::new(0);
-            team::for_each(packs + p.rows.div_ceil(rows), threads, &|i| {
+            team::for_each(packs + parts.len(), threads, &|i| {
                 if i < packs {
                     let _done = Count(&done);
                     let (k0, l) = (i / runs * kb, i % runs * run);
@@ -84,12 +99,30 @@ pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &
                     return;
                 }
                 team::wait_until(|| done.load(Acquire) == packs);
-                let first = (i - packs) * rows;
-                let rows = (first, p.rows.min(first + rows));
+                let rows = parts[i - packs];
                 // SAFETY: the caller's promise; parts have disjoint rows of C, and the lanes are packed: the load
                 // above has seen the end of every packing task.
                 unsafe { blocked::part(p, kern, rows, (l0, l0 + lanes), Some(packed)) }
             });
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_all_rows_and_become_smaller() {
+        for (rows, tile, threads) in
+            [(512, 6, 2), (512, 14, 2), (2048, 6, 16), (97, 6, 2), (1, 14, 3), (24, 6, 1), (1000, 1, 4)]
+        {
+            let parts = parts(rows, tile, threads);
+            assert_eq!((parts[0].0, parts[parts.len() - 1].1), (0, rows));
+            assert!(parts.windows(2).all(|pair| pair[0].1 == pair[1].0 && pair[1].0 % tile == 0), "{parts:?}");
+            let size = |&(first, end): &(usize, usize)| end - first;
+            assert!(parts.windows(2).all(|pair| size(&pair[0]) >= size(&pair[1])), "{parts:?}");
+            assert!(parts.iter().all(|part| size(part) <= MAX_ROWS), "{parts:?}");
+        }
     }
 }
