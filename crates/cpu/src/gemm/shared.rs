@@ -21,7 +21,7 @@ const WORTH: usize = 30_000_000;
 /// Minimum number of tile rows for each thread.
 const TILE_ROWS: usize = 8;
 /// Minimum rows of a part: enough to make fetching the packed lanes into this core's cache a small share.
-const MIN_ROWS: usize = 24;
+const MIN_ROWS: usize = 12;
 /// Maximum rows of a part.
 const MAX_ROWS: usize = 128;
 /// Of the rows that are left a part is at most one of so many parts per thread.
