@@ -57,6 +57,7 @@ const TILES: (usize, usize) = (128, 512);
 
 /// Whether to compute a convolution this way, from `c` to `o` channels of a group, with an output of `n` images.
 pub(crate) fn suits(rule: &Conv2d, kernel: [usize; 2], channels: [usize; 2], out: [usize; 3]) -> bool {
+    // With few tiles the kernels' code for rows that are not k-major is used, which the portable one lacks.
     let fewest = if kernels::best::<f32>().row_major { FEWEST_TILES } else { FEWEST_TILES_OF_GRADIENT };
     has_tiles(fewest, rule, kernel, channels, out)
 }
