@@ -5,6 +5,10 @@
 //! pays for that in full. Here the caller takes tasks itself from the first moment, helpers take tasks if and when they
 //! arrive, and nobody waits for a helper that did not come in time.
 //!
+//! Tasks are cut into one section per thread, and a thread takes those of its own section before it helps with others. So what an
+//! operation writes is mostly read by the same core in the next one, whose tasks lie in the same order over the data. That
+//! matters where cores do not share a cache: lines that another one has written come from it at a quarter of the speed.
+//!
 //! A worker that has helped waits for the next job for a moment before it goes back to sleep (`lobby`): waking it takes as
 //! long as many operations do, and in a training step one follows the other.
 
@@ -15,7 +19,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::*},
+        atomic::{AtomicBool, AtomicUsize, Ordering::*},
     },
 };
 
@@ -24,9 +28,29 @@ use parking_lot::Mutex;
 /// Set in `Job::helpers` once no helper may join any more.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
-struct Job {
+/// Consecutive tasks that one thread begins with.
+struct Section {
+    /// Whether a thread has begun with it, or will.
+    taken: AtomicBool,
     next: AtomicUsize,
-    total: usize,
+    end: usize,
+    /// Keeps the counters of two sections two cache lines apart, since processors fetch them in pairs. Memory that begins with a
+    /// line would take longer to allocate.
+    _apart: [usize; 13],
+}
+
+impl Section {
+    /// The next task, if there is one. Looking first leaves the counter to those who still need it.
+    fn take(&self) -> Option<usize> {
+        if self.next.load(Relaxed) >= self.end {
+            return None;
+        }
+        Some(self.next.fetch_add(1, Relaxed)).filter(|&task| task < self.end)
+    }
+}
+
+struct Job {
+    sections: Box<[Section]>,
     /// Number of helpers inside `work`, plus `CLOSED`.
     helpers: AtomicUsize,
     /// Borrowed from the caller's stack, lifetime erased: dereferenced only by the caller and by helpers counted in
@@ -43,15 +67,36 @@ unsafe impl Send for Job {}
 unsafe impl Sync for Job {}
 
 impl Job {
-    fn work(&self) {
-        loop {
-            let i = self.next.fetch_add(1, Relaxed);
-            if i >= self.total {
-                return;
+    /// `sections` sections of `0..total`.
+    fn new(total: usize, sections: usize, run: *const (dyn Fn(usize) + Sync)) -> Job {
+        let start = |i: usize| i * total / sections;
+        let section =
+            |i: usize| Section { taken: (i == 0).into(), next: start(i).into(), end: start(i + 1), _apart: [0; 13] };
+        Job {
+            sections: (0..sections).map(section).collect(),
+            helpers: AtomicUsize::new(0),
+            run,
+            panicked: Mutex::new(None),
+        }
+    }
+
+    /// The section that a helper begins with: always the same of a worker, unless another one has it. The first is the caller's.
+    fn section_of_helper(&self) -> usize {
+        let all = self.sections.len();
+        let first = rayon::current_thread_index().unwrap_or(0);
+        let free = (first..first + all).find(|i| !self.sections[1 + i % (all - 1)].taken.swap(true, Relaxed));
+        1 + free.unwrap_or(first) % (all - 1)
+    }
+
+    /// Works on this section, then helps with the others in turn.
+    fn work(&self, first: usize) {
+        let (before, from) = self.sections.split_at(first);
+        for section in from.iter().chain(before) {
+            while let Some(task) = section.take() {
+                // SAFETY: the caller of `for_each` keeps the closure alive until `helpers` has no one left; see the declaration
+                // of `run`.
+                unsafe { (*self.run)(task) }
             }
-            // SAFETY: the caller of `for_each` keeps the closure alive until `helpers` has no one left; see the declaration of
-            // `run`.
-            unsafe { (*self.run)(i) }
         }
     }
 
@@ -60,7 +105,7 @@ impl Job {
         let join = |n: usize| (n & CLOSED == 0).then_some(n + 1);
         if self.helpers.fetch_update(Acquire, Relaxed, join).is_ok() {
             let _leave = Leave(self);
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.work())) {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.work(self.section_of_helper()))) {
                 self.panicked.lock().get_or_insert(payload);
             }
         }
@@ -103,12 +148,11 @@ pub(crate) fn for_each(total: usize, threads: usize, run: &(dyn Fn(usize) + Sync
     }
     // SAFETY: only the lifetime changes; `Close` below keeps every use inside this call.
     let run = unsafe { core::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(run) };
-    let (next, open) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let job = Arc::new(Job { next, total, helpers: open, run, panicked: Mutex::new(None) });
+    let job = Arc::new(Job::new(total, helpers + 1, run));
     lobby::call(&job, helpers);
     {
         let _close = Close(&job);
-        job.work();
+        job.work(0);
     }
     if let Some(payload) = job.panicked.lock().take() {
         resume_unwind(payload);
@@ -138,6 +182,23 @@ mod tests {
             }
             pool.install(|| (0..200).for_each(|i| counted(i % 17, 3)));
         });
+    }
+
+    #[test]
+    fn a_thread_does_its_own_section_first() {
+        let caller = thread::current().id();
+        for _ in 0..20 {
+            let done: [AtomicU32; 8] = Default::default();
+            let by_caller: [AtomicBool; 8] = Default::default();
+            for_each(8, 2, &|i| {
+                by_caller[i].store(thread::current().id() == caller, Relaxed);
+                // Both threads are there before they go on, and the helper stays in its section while the caller goes on.
+                done[i].store(1, Release);
+                let waits_for = [(0, 4), (4, 0), (5, 1)].iter().find(|&&(task, _)| task == i);
+                wait_until(|| waits_for.is_none_or(|&(_, other)| done[other].load(Acquire) == 1));
+            });
+            assert_eq!([0, 1, 4, 5].map(|i| by_caller[i].load(Relaxed)), [true, true, false, false]);
+        }
     }
 
     #[test]

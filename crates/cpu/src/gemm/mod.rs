@@ -10,7 +10,7 @@
 //! * `tile`, `unpacked`, `simd`: the register kernels, written once for all instruction sets
 //! * `dots`: products in which packing does not pay off because one side is tiny
 //! * `ints`: integers
-//! * `split`, `shared`: dividing products among threads
+//! * `split`, `shared`, `parts`: dividing products among threads
 //!
 //! Results are bit for bit the same from run to run and for any number of threads: every element is summed over `k` in an
 //! order that depends only on shapes and strides, and no sum is ever divided among threads. (They do differ between kinds
@@ -25,6 +25,7 @@ mod ints;
 pub(crate) mod kernel;
 pub(crate) mod kernels;
 pub(crate) mod pack;
+mod parts;
 mod prefetch;
 pub(crate) mod problem;
 pub(crate) mod scratch;

@@ -4,12 +4,11 @@
 //! to be few parts, and the thread that gets the last one keeps the others waiting. Here parts are small and cost
 //! nothing extra. The price is one more synchronization of the threads, which smaller products would notice.
 
-use core::sync::atomic::{AtomicUsize, Ordering::*};
-
 use super::{
     blocked,
     kernel::Kernel,
     pack::{PackedLanes, pack_lanes},
+    parts::parts,
     problem::GemmProblem,
     scratch::with_scratch,
     source::{Float, Source},
@@ -17,43 +16,15 @@ use super::{
 use crate::engine::team;
 
 /// Multiply-adds from which a second synchronization of the threads is cheap.
-const WORTH: usize = 30_000_000;
+pub(super) const WORTH: usize = 30_000_000;
 /// Minimum number of tile rows for each thread.
 const TILE_ROWS: usize = 8;
 /// Minimum rows of a part: enough to make fetching the packed lanes into this core's cache a small share.
 const MIN_ROWS: usize = 12;
 /// Maximum rows of a part.
 const MAX_ROWS: usize = 128;
-/// Of the rows that are left a part is at most one of so many parts per thread.
-const PARTS: usize = 2;
 /// Maximum number of elements packed at a time.
 pub(crate) const ROOM: usize = 4 << 20;
-
-/// Increments the counter when dropped, also by a panic, so that no thread waits forever.
-struct Count<'a>(&'a AtomicUsize);
-impl Drop for Count<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, Release);
-    }
-}
-
-/// The rows of each part, in whole tile rows but for the end. The parts become smaller towards the end, since threads wait for the
-/// last one, and one that something else slows down has taken fewer by then.
-fn parts(rows: usize, tile: usize, threads: usize) -> Vec<(usize, usize)> {
-    let (all, fewest) = (rows.div_ceil(tile), MIN_ROWS.div_ceil(tile));
-    let most = (MAX_ROWS / tile).max(fewest);
-    let mut parts = Vec::new();
-    let mut first = 0;
-    while first < all {
-        let left = all - first;
-        let size = left.div_ceil(PARTS * threads).clamp(fewest, most).min(left);
-        // What would be too small is divided among the last two.
-        let size = if left > size && left - size < fewest { left.div_ceil(2) } else { size };
-        parts.push((first * tile, rows.min((first + size) * tile)));
-        first += size;
-    }
-    parts
-}
 
 /// Whether a product is large enough, with rows enough for several parts per thread.
 pub(crate) fn suits<S, T>(p: &GemmProblem<S>, kern: &Kernel<T>) -> bool {
@@ -78,51 +49,28 @@ pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &
         with_scratch::<T, _>(width * p.k, |start| {
             let packed = PackedLanes { start, width };
             let run = blocked::block_size(lanes, lanes.div_ceil(2 * threads), panel);
-            let runs = lanes.div_ceil(run);
-            let packs = runs * p.k.div_ceil(kb);
-            let parts = parts(p.rows, kern.mr, threads);
-            // One queue for both: tasks are taken in order, so a thread that waits for the packing waits only for tasks
-            // that other threads are already running.
-            let done = AtomicUsize::new(0);
-            team::for_each(packs + parts.len(), threads, &|i| {
-                if i < packs {
-                    let _done = Count(&done);
-                    let (k0, l) = (i / runs * kb, i % runs * run);
-                    let nk = kb.min(p.k - k0);
-                    // SAFETY: the source lies inside B; every task writes lanes and steps of its own of the scratch,
-                    // which outlives `for_each`. All runs but the last are whole panels, so they join without gaps.
-                    unsafe {
-                        let from = p.b.offset(k0 as isize * p.b_k + (l0 + l) as isize * p.b_lane);
-                        let to = packed.at(k0, l, nk);
-                        pack_lanes(kern, from, nk, run.min(lanes - l), p.b_k, p.b_lane, to);
-                    }
-                    return;
+            let blocks = p.k.div_ceil(kb);
+            let packs = lanes.div_ceil(run) * blocks;
+            let least = MIN_ROWS.div_ceil(kern.mr);
+            let parts = parts(p.rows.div_ceil(kern.mr), threads, least, (MAX_ROWS / kern.mr).max(least));
+            team::for_each(packs, threads, &|i| {
+                let (k0, l) = (i % blocks * kb, i / blocks * run);
+                let nk = kb.min(p.k - k0);
+                // SAFETY: the source lies inside B; every task writes lanes and steps of its own of the scratch, which
+                // outlives `for_each`. All runs but the last are whole panels, so they join without gaps.
+                unsafe {
+                    let from = p.b.offset(k0 as isize * p.b_k + (l0 + l) as isize * p.b_lane);
+                    let to = packed.at(k0, l, nk);
+                    pack_lanes(kern, from, nk, run.min(lanes - l), p.b_k, p.b_lane, to);
                 }
-                team::wait_until(|| done.load(Acquire) == packs);
-                let rows = parts[i - packs];
-                // SAFETY: the caller's promise; parts have disjoint rows of C, and the lanes are packed: the load
-                // above has seen the end of every packing task.
-                unsafe { blocked::part(p, kern, rows, (l0, l0 + lanes), Some(packed)) }
+            });
+            team::for_each(parts.len(), threads, &|i| {
+                let rows = (parts[i].start * kern.mr, p.rows.min(parts[i].end * kern.mr));
+                if rows.0 < rows.1 {
+                    // SAFETY: the caller's promise; parts have disjoint rows of C, and the lanes are packed.
+                    unsafe { blocked::part(p, kern, rows, (l0, l0 + lanes), Some(packed)) }
+                }
             });
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_are_all_rows_and_become_smaller() {
-        for (rows, tile, threads) in
-            [(512, 6, 2), (512, 14, 2), (2048, 6, 16), (97, 6, 2), (1, 14, 3), (24, 6, 1), (1000, 1, 4)]
-        {
-            let parts = parts(rows, tile, threads);
-            assert_eq!((parts[0].0, parts[parts.len() - 1].1), (0, rows));
-            assert!(parts.windows(2).all(|pair| pair[0].1 == pair[1].0 && pair[1].0 % tile == 0), "{parts:?}");
-            let size = |&(first, end): &(usize, usize)| end - first;
-            assert!(parts.windows(2).all(|pair| size(&pair[0]) >= size(&pair[1])), "{parts:?}");
-            assert!(parts.iter().all(|part| size(part) <= MAX_ROWS), "{parts:?}");
-        }
     }
 }
