@@ -3,12 +3,14 @@
 //!
 //! Loop order: block of lanes (`nc`), block of `k` (`kc`), tile row, tile. The packed block of B stays in L2, and the
 //! packed rows of one tile row (about 20 KB) in L1. The rows are packed again for every block of lanes; in return there is no
-//! large packed copy of A, and threads never have to wait for each other. If all lanes were packed beforehand, it is block of
+//! large packed copy of A, and threads never have to wait for each other. Rows that lie well for L1 are not packed but read where
+//! they are. If all lanes were packed beforehand, it is block of
 //! `k`, group of tile rows, block of lanes, tile row, tile: the rows are packed once, and a group is used for all lanes.
 
 use super::{
     kernel::{Kernel, TileArgs, TransposedTile},
     pack::{PackedLanes, Rows, is_kmajor, pack_lanes, pack_rows},
+    prefetch::LINE,
     problem::GemmProblem,
     scratch::with_scratch,
     source::{Float, Source},
@@ -28,9 +30,25 @@ const STEPS_AHEAD: isize = 12;
 /// side in memory, and the next step is often a page away. With few rows, what they wait for is lines and TLB entries of
 /// which they use a little. Also if they are used for several blocks of packed lanes, each of which is fetched for them.
 const GROUP_ROWS: usize = 96;
+/// Sets of the first-level cache of most processors, of 8 or 12 lines each.
+const SETS: usize = 64;
 /// Above this many tile rows, packing B is too small a share to be worth fusing with the first tile row, and reading B
 /// along its rows (as separate packing does) is kinder to the TLB.
 const FUSE_ROWS: usize = 12;
+
+/// Whether tiles of up to `height` rows are read where they are: contiguous along `k`, and spread over the sets of L1 about as
+/// evenly as packed rows are, since they are read once for every two vectors of lanes.
+pub(crate) fn rows_in_place<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &Kernel<T>, height: usize) -> bool {
+    if !S::SAME || p.a_k != 1 || !kern.row_major {
+        return false;
+    }
+    let (height, lines) = (height.min(kern.mr), (p.k.min(kern.kc) * size_of::<T>()).div_ceil(LINE));
+    let row_bytes = p.a_row.wrapping_mul(size_of::<T>() as isize);
+    let set = |row: usize| (row as isize).wrapping_mul(row_bytes).rem_euclid((SETS * LINE) as isize) as usize / LINE;
+    let rows_in = |at: usize| (0..height).filter(|&row| (at + SETS - set(row)) % SETS < lines).count();
+    let evenly = (height * lines).div_ceil(SETS);
+    (0..height).all(|row| rows_in(set(row)) <= evenly + 1)
+}
 
 /// Cuts `n` into the fewest equal blocks of at most `most`; returns their size, a multiple of `unit`.
 pub(crate) fn block_size(n: usize, most: usize, unit: usize) -> usize {
@@ -138,6 +156,8 @@ struct Plan {
     in_place: bool,
     /// The first tile row packs whole panels as it reads them.
     fuse: bool,
+    /// Tile rows of full height are read where they are, one at a time.
+    rows_in_place: bool,
 }
 
 impl Plan {
@@ -150,8 +170,9 @@ impl Plan {
         let in_place = direct && tile_rows == 1;
         // If nothing is packed, only C has to stay in cache.
         let most = if in_place { 4096 } else { kern.lanes_per_block() };
+        let rows_in_place = rows_in_place(p, kern, height);
         let several = is_packed && p.lanes > most;
-        let group = if p.a_k == 1 && !several { 1 } else { (GROUP_ROWS / height).max(1) };
+        let group = if p.a_k == 1 && (rows_in_place || !several) { 1 } else { (GROUP_ROWS / height).max(1) };
         Plan {
             width,
             height,
@@ -160,6 +181,7 @@ impl Plan {
             k_block,
             lane_block: block_size(p.lanes, most, width),
             in_place,
+            rows_in_place,
             fuse: direct && kern.copies && tile_rows > 1 && tile_rows <= FUSE_ROWS,
         }
     }
@@ -264,6 +286,10 @@ impl<S: Source<T>, T: Float> Block<'_, S, T> {
     unsafe fn pack_rows(&self, i: usize) {
         let Block { p, kern, plan, .. } = *self;
         let first = i * plan.height;
+        // Of a tile row that lacks rows, those that do not exist cannot be read.
+        if plan.rows_in_place && first + plan.height <= p.rows {
+            return;
+        }
         // SAFETY: rows that exist, and the place of a group.
         unsafe {
             let rows = Rows {
@@ -306,6 +332,12 @@ impl<S: Source<T>, T: Float> Block<'_, S, T> {
         // The rows of the next tile row are not in cache yet, unless they are packed several tile rows at a time; the first tile
         // of this one fetches them.
         let next = p.a.wrapping_offset((first + rows) as isize * p.a_row + self.k0 as isize * p.a_k);
+        let (a, a_row) = if plan.rows_in_place && rows == plan.height {
+            (p.a.wrapping_offset(first as isize * p.a_row + self.k0 as isize).cast(), p.a_row)
+        } else {
+            let at = i % plan.group * plan.height * if a_kmajor { steps } else { kern.lda };
+            (self.a.wrapping_add(at).cast_const(), kern.lda as isize)
+        };
         for lane in (0..self.lanes).step_by(width) {
             let cols = (self.lanes - lane).min(width);
             let vectors = if cols <= kern.lanes { 1 } else { 2 };
@@ -315,8 +347,9 @@ impl<S: Source<T>, T: Float> Block<'_, S, T> {
                 rows,
                 height: kern.height(rows),
                 vectors,
-                a: self.a.wrapping_add(i % plan.group * plan.height * if a_kmajor { steps } else { kern.lda }),
+                a,
                 a_kmajor,
+                a_row,
                 a_next: if lane == 0 { next.cast() } else { self.a.cast_const().cast() },
                 a_next_row: if lane == 0 { p.a_row * size_of::<S>() as isize } else { 0 },
                 b: self.b.wrapping_add(lane * steps),

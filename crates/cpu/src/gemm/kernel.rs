@@ -13,10 +13,10 @@ pub(crate) struct TileArgs<T> {
     pub height: usize,
     /// Vectors per row of the tile, 1 or 2.
     pub vectors: usize,
-    /// Packed rows of A, `height` of them: element (row, k) at `k * height + row` if `a_kmajor`, otherwise at
-    /// `row * Kernel::lda + k`.
+    /// Rows of A, `height` of them: element (row, k) at `k * height + row` if `a_kmajor`, otherwise at `row * a_row + k`.
     pub a: *const T,
     pub a_kmajor: bool,
+    pub a_row: isize,
     /// Rows to be fetched into L2 meanwhile, and the bytes from one to the next: at every step a line of the next row, and
     /// after as many rows as a line has elements the next line of them. Any address is fine.
     /// Not if `a_kmajor`.

@@ -10,7 +10,7 @@
 //! * `tile`, `unpacked`, `simd`: the register kernels, written once for all instruction sets
 //! * `dots`: products in which packing does not pay off because one side is tiny
 //! * `ints`: integers
-//! * `split`, `shared`, `parts`: dividing products among threads
+//! * `split`, `shared`, `own_lanes`, `parts`: dividing products among threads
 //!
 //! Results are bit for bit the same from run to run and for any number of threads: every element is summed over `k` in an
 //! order that depends only on shapes and strides, and no sum is ever divided among threads. (They do differ between kinds
@@ -24,6 +24,7 @@ mod dots;
 mod ints;
 pub(crate) mod kernel;
 pub(crate) mod kernels;
+mod own_lanes;
 pub(crate) mod pack;
 mod parts;
 mod prefetch;

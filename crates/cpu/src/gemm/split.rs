@@ -3,7 +3,7 @@
 use super::kernel::Kernel;
 use super::problem::{Batch, GemmProblem};
 use super::source::{Float, Source};
-use super::{blocked, dots, ints, shared};
+use super::{blocked, dots, ints, own_lanes, shared};
 use crate::engine::team;
 
 /// Multiply-adds below which waking another thread costs more than it saves.
@@ -126,13 +126,19 @@ pub(crate) unsafe fn floats<S: Source<T>, T: Float>(p: GemmProblem<S>, batch: Ba
     let swapped = p.swapped();
     let swap = cost(&swapped, kern) < cost(&p, kern);
     let q = if swap { swapped } else { p };
-    if S::SAME && batch.count == 1 && shared::suits(&q, kern) {
-        // SAFETY: the caller's promise, and S is T.
+    if S::SAME && batch.count == 1 {
+        // SAFETY: the caller's promise.
+        let p = unsafe { p.nth(&batch, 0) };
+        let q = if swap { p.swapped() } else { p };
+        // SAFETY: as above, and S is T.
         unsafe {
-            let p = p.nth(&batch, 0);
-            shared::product(&if swap { p.swapped() } else { p }, kern, shared::ROOM)
+            if own_lanes::suits(&q, kern) {
+                return own_lanes::product(&q, kern);
+            }
+            if shared::suits(&q, kern) {
+                return shared::product(&q, kern, shared::ROOM);
+            }
         }
-        return;
     }
     // Below these sizes, packing that is repeated for every part would cost several percent.
     let unit = Unit { rows: 8 * kern.mr, lanes: 4 * kern.lanes, vector: kern.lanes };

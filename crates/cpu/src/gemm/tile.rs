@@ -12,20 +12,53 @@ use super::{
     simd::{Simd, unroll},
 };
 
+/// `x`, of which the compiler then knows nothing.
+#[inline(always)]
+fn opaque<T: Copy>(x: T) -> T {
+    const { assert!(size_of::<T>() == size_of::<usize>()) };
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: T has the size of a register, whose value stays what it is: there is no instruction.
+    unsafe {
+        let mut bits = core::mem::transmute_copy::<T, *const u8>(&x);
+        core::arch::asm!("/* {0} */", inout(reg) bits, options(readonly, nostack, preserves_flags));
+        core::mem::transmute_copy(&bits)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    x
+}
+
+/// Bytes from a row to the next ones: each an operand of an address, which on x86_64 is the sum of a register and another one
+/// times 1, 2 or 4. By itself the compiler keeps and increments a pointer to each of fourteen rows, for which there are not
+/// registers enough, so it must not know where these come from, nor that `a` is incremented in each step ([`opaque`]).
+#[derive(Default)]
+struct Strides {
+    one: isize,
+    three: isize,
+    five: isize,
+}
+
+impl Strides {
+    #[inline(always)]
+    fn of<T>(elements: isize) -> Strides {
+        let one = elements.wrapping_mul(size_of::<T>() as isize);
+        let [three, five] = [3, 5].map(|n| opaque(one.wrapping_mul(n)));
+        Strides { one, three, five }
+    }
+
+    #[inline(always)]
+    fn times(&self, rows: usize) -> isize {
+        let Strides { one, three, five } = *self;
+        [0, one, 2 * one, three, 4 * one, five, 2 * three][rows]
+    }
+}
+
 /// The tile kernel, for `MR` = `height` rows and `NV` = `vectors`. `KM`: A is k-major. `COPY`: B is also written to
 /// `b_copy`, which packs it for the following tiles at almost no cost. `finish` is [`finish_tile`] for `V`.
 ///
 /// # Safety
 /// As documented at [`TileArgs`], and `V`'s instruction set must be available.
 #[inline(always)]
-pub(super) unsafe fn tile<
-    V: Simd,
-    const MR: usize,
-    const NV: usize,
-    const LDA: usize,
-    const KM: bool,
-    const COPY: bool,
->(
+pub(super) unsafe fn tile<V: Simd, const MR: usize, const NV: usize, const KM: bool, const COPY: bool>(
     m: &TileArgs<V::T>,
     finish: unsafe fn(&TileArgs<V::T>, *const V),
 ) {
@@ -33,7 +66,9 @@ pub(super) unsafe fn tile<
     unsafe {
         let mut acc = [[V::zero(); NV]; MR];
         let (mut a, mut b, mut copy) = (m.a, m.b, m.b_copy);
-        let (step_a, row_a) = if KM { (MR, 1) } else { (1, LDA) };
+        let step_a = if KM { MR } else { 1 };
+        let strides = if KM { Strides::default() } else { Strides::of::<V::T>(m.a_row) };
+        let mut a_seventh = a.wrapping_byte_offset(7 * strides.one);
         // The tile of C is needed at the end; prefetching it now hides the memory latency. With few steps there is
         // nothing to hide it behind.
         if m.k >= 32 {
@@ -73,7 +108,11 @@ pub(super) unsafe fn tile<
                     copy = copy.add(2 * V::L);
                 }
                 unroll!(i < MR, rows, {
-                    let x = V::splat(*a.add(i * row_a));
+                    let x = V::splat(match i {
+                        _ if KM => *a.add(i),
+                        0..7 => *a.wrapping_byte_offset(strides.times(i)),
+                        _ => *a_seventh.wrapping_byte_offset(strides.times(i - 7)),
+                    });
                     acc[i][0] = x.fma(b0, acc[i][0]);
                     if const { NV == 2 } {
                         acc[i][NV - 1] = x.fma(b1, acc[i][NV - 1]);
@@ -81,6 +120,9 @@ pub(super) unsafe fn tile<
                 });
                 b = b.offset(m.b_rs);
                 a = a.add(step_a);
+                if const { !KM } {
+                    [a, a_seventh] = [a, a_seventh.wrapping_add(1)].map(opaque);
+                }
             }
             // Back to the first row, at its next line.
             next = next.wrapping_offset(LINE as isize - per_line as isize * m.a_next_row);

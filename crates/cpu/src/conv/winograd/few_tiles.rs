@@ -77,6 +77,7 @@ pub(super) unsafe fn forward(
                             vectors,
                             a,
                             a_kmajor: false,
+                            a_row: lda as isize,
                             a_next: a.wrapping_add(v_point).cast(),
                             a_next_row: (lda * size_of::<f32>()) as isize,
                             b: u.wrapping_add(point * u_point).cast_const(),

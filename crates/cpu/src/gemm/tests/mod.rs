@@ -8,8 +8,9 @@ use reference::{EPILOGUES, Elem, Rng, Way, check};
 
 use super::{
     Epilogue, Gemm, GemmElem, Matrix,
+    blocked::rows_in_place,
     kernel::Kernel,
-    kernels,
+    kernels, own_lanes,
     problem::{Batch, GemmProblem},
     shared,
     source::{Float, Source},
@@ -63,25 +64,75 @@ fn each_kernel<S: Elem + Source<T>, T: Float>() -> impl Iterator<Item = Way<S>> 
     })
 }
 
-/// By each kernel, the lanes packed first, in one piece and (room for 2,000 elements) in several.
-fn packed_lanes<T: Elem + Source<T> + Float>() -> impl Iterator<Item = Way<T>> {
+/// By each kernel, the ways of large products: the lanes packed first, in one piece and (room for 2,000 elements) in several, and by
+/// the thread that computes them.
+fn large<T: Elem + Source<T> + Float>() -> impl Iterator<Item = Way<T>> {
     kernels::available::<T>().into_iter().flat_map(|kern| {
-        [2_000, shared::ROOM].map(|room| {
-            Way::new(format!("{} with room for {room} lanes", kern.name), move |p: GemmProblem<T>| {
+        [Some(2_000), Some(shared::ROOM), None].map(|room| {
+            Way::new(format!("{} with room for {room:?} lanes", kern.name), move |p: GemmProblem<T>| {
                 // SAFETY: `check` builds valid matrices, and the kernel runs on this machine.
-                unsafe { if p.k == 0 { p.empty() } else { shared::product(&p, kern, room) } }
+                unsafe {
+                    match room {
+                        _ if p.k == 0 || p.rows == 0 => p.empty(),
+                        Some(room) => shared::product(&p, kern, room),
+                        None => own_lanes::product(&p, kern),
+                    }
+                }
             })
         })
     })
 }
 
+/// Rows are read where they are if their lines spread over the sets of L1, and packed if they would push each other out.
+#[test]
+fn rows_are_read_in_place_where_they_lie_well() {
+    let in_place = |a_row: isize, a_k: isize| {
+        let (a, c) = (core::ptr::null::<f32>(), core::ptr::null_mut());
+        let p = GemmProblem {
+            rows: 512,
+            lanes: 512,
+            k: 784,
+            a,
+            a_row,
+            a_k,
+            b: a,
+            b_k: 1,
+            b_lane: 784,
+            c,
+            c_row: 512,
+            c_lane: 1,
+            load_c: false,
+            bias: a,
+            bias_on_rows: false,
+            relu: false,
+        };
+        kernels::available::<f32>()
+            .into_iter()
+            .map(|kern| (kern.row_major, rows_in_place(&p, kern, 512)))
+            .collect::<Vec<_>>()
+    };
+    for (a_row, a_k, expected) in [
+        (784, 1, true),
+        (-784, 1, true),
+        (512, 1, true),
+        (1024, 1, false),
+        (2048, 1, false),
+        (0, 1, false),
+        (1, 784, false),
+    ] {
+        for (row_major, in_place) in in_place(a_row, a_k) {
+            assert_eq!(in_place, expected && row_major, "rows {a_row} apart, steps {a_k}");
+        }
+    }
+}
+
 #[test]
 fn f32_products() {
-    grid::<f32>(&each_kernel::<f32, f32>().chain(packed_lanes()).chain([public()]).collect::<Vec<_>>());
+    grid::<f32>(&each_kernel::<f32, f32>().chain(large()).chain([public()]).collect::<Vec<_>>());
 }
 #[test]
 fn f64_products() {
-    grid::<f64>(&each_kernel::<f64, f64>().chain(packed_lanes()).collect::<Vec<_>>());
+    grid::<f64>(&each_kernel::<f64, f64>().chain(large()).collect::<Vec<_>>());
 }
 #[test]
 fn f16_products() {

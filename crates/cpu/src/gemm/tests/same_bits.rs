@@ -15,6 +15,7 @@ fn same_bits_for_any_number_of_threads() {
         (1, 3000, 900),
         (2000, 30, 90),
         (700, 200, 300),
+        (500, 700, 300),
     ] {
         let mut data = |len: usize| (0..len).map(|_| rng.next(10007) as f32 / 5000.0 - 1.0).collect::<Vec<f32>>();
         let (a, b) = (data(m * k), data(k * n));

@@ -227,6 +227,7 @@ unsafe fn multiply_panel<C: Compute>(
         vectors: width(lanes) / kern.lanes,
         a: a.start,
         a_kmajor: a.is_kmajor,
+        a_row: kern.lda as isize,
         a_next: a.start.cast(),
         a_next_row: 0,
         b,
