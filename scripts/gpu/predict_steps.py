@@ -2,13 +2,13 @@
 """Writes predicted_steps.txt: how long whole steps of training take on each GPU of scripts/gpu_profiles.txt, by what they move and
 compute on the simulated device (docs/simulator.md). It needs what `cargo sim` needs, and some GB.
 
-    python3 scripts/gpu/predict_steps.py                  # all of them: an hour
+    python3 scripts/gpu/predict_steps.py                  # all of them: a quarter of an hour
     python3 scripts/gpu/predict_steps.py resnet50_f32     # these; the other lines stay as they are
 
-The simulated device takes minutes for a photograph, so steps of large batches are simulated with two and with three: what a launch
-reads, writes and computes is a sum of a part for the parameters and one for the batch, and so follows for any number of samples.
-(With one, the sums of small images are not divided among blocks, as they are with more.)
-The time of a launch is the longest that follows from its bytes, instructions and operations, at that number of samples.
+The simulated device takes minutes for large batches, so they are simulated with two samples and with three, or with three and four:
+what a launch reads, writes and computes is a sum of a part for the parameters and one for the batch, and so follows for any number
+of samples. (With fewer, the sums of small images are not divided among blocks, as they are with more.) The time of a launch is the
+longest that follows from its bytes, instructions and operations, at that number of samples.
 """
 
 import json
@@ -33,7 +33,7 @@ STEPS = [
     ("lenet_f32", 64, [64]),
     ("vgg16_f32", 2, [2]),
     ("vgg16_bn_f32", 2, [2]),
-    ("resnet50_f32", 64, [2, 3]),
+    ("resnet50_f32", 64, [3, 4]),
     ("resnet50_autocast_bf16_nhwc", 128, [2, 3]),
     ("vgg16_bf16_nhwc", 256, [2, 3]),
     ("vgg16_bn_autocast_bf16_nhwc", 64, [2, 3]),
