@@ -30,6 +30,8 @@ const STEPS_AHEAD: isize = 12;
 /// side in memory, and the next step is often a page away. With few rows, what they wait for is lines and TLB entries of
 /// which they use a little. Also if they are used for several blocks of packed lanes, each of which is fetched for them.
 const GROUP_ROWS: usize = 96;
+/// Elements of A below which packing it takes no longer than the question whether it is needed.
+const FEW: usize = 2048;
 /// Sets of the first-level cache of most processors, of 8 or 12 lines each.
 const SETS: usize = 64;
 /// Above this many tile rows, packing B is too small a share to be worth fusing with the first tile row, and reading B
@@ -39,7 +41,7 @@ const FUSE_ROWS: usize = 12;
 /// Whether tiles of up to `height` rows are read where they are: contiguous along `k`, and spread over the sets of L1 about as
 /// evenly as packed rows are, since they are read once for every two vectors of lanes.
 pub(crate) fn rows_in_place<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &Kernel<T>, height: usize) -> bool {
-    if !S::SAME || p.a_k != 1 || !kern.row_major {
+    if !S::SAME || p.a_k != 1 || !kern.row_major || p.rows.saturating_mul(p.k) < FEW {
         return false;
     }
     let (height, lines) = (height.min(kern.mr), (p.k.min(kern.kc) * size_of::<T>()).div_ceil(LINE));

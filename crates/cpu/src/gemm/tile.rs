@@ -48,7 +48,8 @@ impl Strides {
     #[inline(always)]
     fn times(&self, rows: usize) -> isize {
         let Strides { one, three, five } = *self;
-        [0, one, 2 * one, three, 4 * one, five, 2 * three][rows]
+        // The stride of a single row may be any number.
+        [0, one, one.wrapping_mul(2), three, one.wrapping_mul(4), five, three.wrapping_mul(2)][rows]
     }
 }
 
@@ -68,7 +69,7 @@ pub(super) unsafe fn tile<V: Simd, const MR: usize, const NV: usize, const KM: b
         let (mut a, mut b, mut copy) = (m.a, m.b, m.b_copy);
         let step_a = if KM { MR } else { 1 };
         let strides = if KM { Strides::default() } else { Strides::of::<V::T>(m.a_row) };
-        let mut a_seventh = a.wrapping_byte_offset(7 * strides.one);
+        let mut a_seventh = a.wrapping_byte_offset(strides.one.wrapping_mul(7));
         // The tile of C is needed at the end; prefetching it now hides the memory latency. With few steps there is
         // nothing to hide it behind.
         if m.k >= 32 {

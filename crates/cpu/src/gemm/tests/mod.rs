@@ -69,7 +69,8 @@ fn each_kernel<S: Elem + Source<T>, T: Float>() -> impl Iterator<Item = Way<S>> 
 fn large<T: Elem + Source<T> + Float>() -> impl Iterator<Item = Way<T>> {
     kernels::available::<T>().into_iter().flat_map(|kern| {
         [Some(2_000), Some(shared::ROOM), None].map(|room| {
-            Way::new(format!("{} with room for {room:?} lanes", kern.name), move |p: GemmProblem<T>| {
+            let packed = room.map_or("by their threads".into(), |room| format!("in room for {room}"));
+            Way::new(format!("{}, lanes packed {packed}", kern.name), move |p: GemmProblem<T>| {
                 // SAFETY: `check` builds valid matrices, and the kernel runs on this machine.
                 unsafe {
                     match room {
