@@ -10,7 +10,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 
 use super::args::Args;
-use suite_device::suite_device;
+pub use suite_device::suite_device;
 
 /// A file of `tests/golden`, or one elsewhere by its whole path.
 fn read(file: &str) -> Vec<u8> {

@@ -1,11 +1,19 @@
 //! Runs the golden cases, which PyTorch computed, in Kiln and compares values, dtypes and gradients.
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::LazyLock};
+use std::{
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    sync::{LazyLock, Mutex, PoisonError},
+};
 
-use kiln_tensor::{DType, Error, Result, Scalar, Tensor, autograd, autograd::BackwardOptions};
+use kiln_tensor::{DType, Device, Error, Result, Scalar, Tensor, autograd, autograd::BackwardOptions};
 
 use crate::{
-    common::{args::Args, compare, golden, golden::Case},
+    common::{
+        args::Args,
+        compare, golden,
+        golden::{Case, suite_device},
+    },
     outcome::Outcome,
 };
 
@@ -153,6 +161,9 @@ pub fn outcome(case: &Case, call: Call) -> Outcome {
     if let Some(what) = &case.lacks {
         return Outcome::Lacks(what.clone());
     }
+    // What a kernel reports is an error of whoever waits for the device next, so there only one case is computed at a time.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = (suite_device() != Device::Cpu).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
     match std::panic::catch_unwind(AssertUnwindSafe(|| compare_case(case, call))) {
         Ok(Ok(None)) => match case.args.unread() {
             Some(name) => Outcome::Lacks(format!("argument {name}")),
