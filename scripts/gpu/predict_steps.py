@@ -2,7 +2,7 @@
 """Writes predicted_steps.txt: how long whole steps of training take on each GPU of scripts/gpu_profiles.txt, by what they move and
 compute on the simulated device (docs/simulator.md). It needs what `cargo sim` needs, and some GB.
 
-    python3 scripts/gpu/predict_steps.py                  # all of them: a quarter of an hour
+    python3 scripts/gpu/predict_steps.py                  # all of them: about a quarter of an hour
     python3 scripts/gpu/predict_steps.py resnet50_f32     # these; the other lines stay as they are
 
 The simulated device takes minutes for large batches, so they are simulated with two samples and with three, or with three and four:

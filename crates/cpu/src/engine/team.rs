@@ -120,7 +120,7 @@ impl Drop for Leave<'_> {
 }
 
 /// Waits for something that a running thread is about to finish: spinning is cheaper than sleeping.
-pub(crate) fn wait_until(ready: impl Fn() -> bool) {
+fn wait_until(ready: impl Fn() -> bool) {
     let mut spins = 0u32;
     while !ready() {
         spins += 1;
@@ -161,7 +161,11 @@ pub(crate) fn for_each(total: usize, threads: usize, run: &(dyn Fn(usize) + Sync
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::atomic::AtomicU32, thread, time::Duration};
+    use std::{
+        sync::atomic::AtomicU32,
+        thread,
+        time::{Duration, Instant},
+    };
 
     use super::*;
 
@@ -188,14 +192,16 @@ mod tests {
     fn a_thread_does_its_own_section_first() {
         let caller = thread::current().id();
         for _ in 0..20 {
-            let done: [AtomicU32; 8] = Default::default();
+            let begun: [AtomicBool; 8] = Default::default();
             let by_caller: [AtomicBool; 8] = Default::default();
+            let late = Instant::now() + Duration::from_secs(20);
             for_each(8, 2, &|i| {
                 by_caller[i].store(thread::current().id() == caller, Relaxed);
-                // Both threads are there before they go on, and the helper stays in its section while the caller goes on.
-                done[i].store(1, Release);
-                let waits_for = [(0, 4), (4, 0), (5, 1)].iter().find(|&&(task, _)| task == i);
-                wait_until(|| waits_for.is_none_or(|&(_, other)| done[other].load(Acquire) == 1));
+                begun[i].store(true, Release);
+                // In the first two tasks of either section the threads wait for each other, so that neither is done before the
+                // other one has come, and takes its tasks.
+                let other = (i + 4) % 8;
+                wait_until(|| i % 4 >= 2 || begun[other].load(Acquire) || Instant::now() > late);
             });
             assert_eq!([0, 1, 4, 5].map(|i| by_caller[i].load(Relaxed)), [true, true, false, false]);
         }

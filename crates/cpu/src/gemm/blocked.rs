@@ -3,9 +3,9 @@
 //!
 //! Loop order: block of lanes (`nc`), block of `k` (`kc`), tile row, tile. The packed block of B stays in L2, and the
 //! packed rows of one tile row (about 20 KB) in L1. The rows are packed again for every block of lanes; in return there is no
-//! large packed copy of A, and threads never have to wait for each other. Rows that lie well for L1 are not packed but read where
-//! they are. If all lanes were packed beforehand, it is block of
+//! large packed copy of A, and threads never have to wait for each other. If all lanes were packed beforehand, it is block of
 //! `k`, group of tile rows, block of lanes, tile row, tile: the rows are packed once, and a group is used for all lanes.
+//! Rows that lie well for L1 are not packed but read where they are.
 
 use super::{
     kernel::{Kernel, TileArgs, TransposedTile},

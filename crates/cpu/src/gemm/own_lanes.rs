@@ -7,9 +7,8 @@
 use super::{
     blocked,
     kernel::Kernel,
-    parts::parts,
+    parts::{WORTH, parts},
     problem::GemmProblem,
-    shared::WORTH,
     source::{Float, Source},
 };
 use crate::engine::team;
@@ -34,7 +33,7 @@ pub(super) fn suits<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &Kernel<T>
 /// Computes a product.
 ///
 /// # Safety
-/// Pointers and strides must be valid, `k` not 0, S must be T, and `kern` runnable.
+/// Pointers and strides must be valid, no extent 0, S must be T, and `kern` runnable.
 pub(super) unsafe fn product<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &Kernel<T>) {
     let threads = rayon::current_num_threads();
     let panel = 2 * kern.lanes;

@@ -2,10 +2,13 @@
 
 use core::ops::Range;
 
+/// Multiply-adds of a product from which parts of several sizes, and a second synchronization of the threads, cost little.
+pub(super) const WORTH: usize = 30_000_000;
+
 /// Cuts `0..units` into one section per thread, in which the parts become smaller: threads wait for the last one, and one that
-/// something else slows down has taken fewer by then. A part has at least `least` units if its section has, and at most `most`.
-/// All sections have the same number of parts, since [`team`](crate::engine::team) gives each thread as many tasks; where units
-/// are few, some are empty.
+/// something else slows down has taken fewer by then. A part has about `least` units or more, and at most `most`. All sections have
+/// the same number of parts, since [`team`](crate::engine::team) gives each thread as many tasks; where units are few, some are
+/// empty.
 pub(super) fn parts(units: usize, threads: usize, least: usize, most: usize) -> Vec<Range<usize>> {
     // The ends of the parts of a section of the largest size; the others have one unit less.
     let largest = units.div_ceil(threads);

@@ -8,15 +8,13 @@ use super::{
     blocked,
     kernel::Kernel,
     pack::{PackedLanes, pack_lanes},
-    parts::parts,
+    parts::{WORTH, parts},
     problem::GemmProblem,
     scratch::with_scratch,
     source::{Float, Source},
 };
 use crate::engine::team;
 
-/// Multiply-adds from which a second synchronization of the threads is cheap.
-pub(super) const WORTH: usize = 30_000_000;
 /// Minimum number of tile rows for each thread.
 const TILE_ROWS: usize = 8;
 /// Minimum rows of a part: enough to make fetching the packed lanes into this core's cache a small share.
@@ -37,7 +35,7 @@ pub(crate) fn suits<S, T>(p: &GemmProblem<S>, kern: &Kernel<T>) -> bool {
 /// Computes a product, packing about `room` elements of the lane side at a time.
 ///
 /// # Safety
-/// Pointers and strides must be valid, `k` not 0, S must be T, and `kern` runnable.
+/// Pointers and strides must be valid, no extent 0, S must be T, and `kern` runnable.
 pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &Kernel<T>, room: usize) {
     let threads = rayon::current_num_threads();
     let panel = 2 * kern.lanes;
