@@ -91,9 +91,10 @@ impl<T: Compute> Job<'_, T> {
     /// As [`implicit_gemm`], and nobody else accesses these pixels; there is room for the panels of all columns.
     unsafe fn shared_block(&self, pixels: Range<usize>, threads: usize, panels: &Shared<'_, T>) {
         let (kern, rows, columns, n) = (self.kern, self.weights.rows, self.weights.columns, pixels.len());
-        let packed = PackedLanes { start: panels.start(), width: n.next_multiple_of(kern.lanes) };
+        let packed =
+            PackedLanes { start: panels.start(), width: n.next_multiple_of(kern.lanes), steps: self.k_block() };
         let input_runs = self.taps.input_runs(&self.x, &pixel_runs(self.out.h, self.out.w, pixels.clone()));
-        let block = self.k_block();
+        let block = packed.steps;
         let chunk = columns.div_ceil(4 * threads).min(block);
         let chunks = block.div_ceil(chunk);
         team::for_each(columns.div_ceil(block) * chunks, threads, &|i| {
@@ -118,7 +119,7 @@ impl<T: Compute> Job<'_, T> {
 
     /// Steps of `k` that are packed at a time.
     fn k_block(&self) -> usize {
-        blocked::block_size(self.weights.columns, self.kern.kc, 8).min(self.kern.kc)
+        blocked::block_of_steps(self.weights.columns, self.kern.kc)
     }
 
     /// Computes rows of a block of pixels. `packed`: its panels, of all columns, if they were packed already.
@@ -217,7 +218,7 @@ impl<T: Compute> Job<'_, T> {
                         relu: self.relu && k0 + nk == all,
                         ..problem
                     };
-                    let packed = PackedLanes { start, width };
+                    let packed = PackedLanes { start, width, steps: block };
                     blocked::part::<T, T>(&part, kern, (0, rows.len()), (0, n), Some(packed));
                 }
             }

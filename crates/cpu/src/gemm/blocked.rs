@@ -44,7 +44,7 @@ pub(crate) fn rows_in_place<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &K
     if !S::SAME || p.a_k != 1 || !kern.row_major || p.rows.saturating_mul(p.k) < FEW {
         return false;
     }
-    let (height, lines) = (height.min(kern.mr), (p.k.min(kern.kc) * size_of::<T>()).div_ceil(LINE));
+    let (height, lines) = (height.min(kern.mr), (k_block(p, kern).min(p.k) * size_of::<T>()).div_ceil(LINE));
     let row_bytes = p.a_row.wrapping_mul(size_of::<T>() as isize);
     let set = |row: usize| (row as isize).wrapping_mul(row_bytes).rem_euclid((SETS * LINE) as isize) as usize / LINE;
     let rows_in = |at: usize| (0..height).filter(|&row| (at + SETS - set(row)) % SETS < lines).count();
@@ -64,7 +64,14 @@ pub(crate) fn k_block<S, T>(p: &GemmProblem<S>, kern: &Kernel<T>) -> usize {
         // than a few lanes from each of hundreds of rows.
         return GEMV_STEPS;
     }
-    block_size(p.k, kern.kc, 8).min(kern.kc)
+    // Few rows read the lanes where they are, where a step is often a page.
+    let in_place = p.b_lane == 1 && p.rows <= FUSE_ROWS * kern.mr;
+    block_of_steps(p.k, kern.steps_per_block(p.a_k == 1 && !in_place))
+}
+
+/// Steps of a block of `k` steps, of which at most `most` are in one.
+pub(crate) fn block_of_steps(k: usize, most: usize) -> usize {
+    block_size(k, most, 8).min(most)
 }
 
 /// Computes rows `rows.0..rows.1` and lanes `lanes.0..lanes.1` of the product on this thread.
@@ -93,7 +100,7 @@ pub(crate) unsafe fn part<S: Source<T>, T: Float>(
             ..*p
         }
     };
-    let kb = k_block(p, kern);
+    let kb = packed.map_or_else(|| k_block(p, kern), |packed| packed.steps);
     if S::SAME {
         let out = Output { c: q.c.cast(), row: q.c_row, lane: q.c_lane, bias: q.bias.cast() };
         // SAFETY: S is T, see `Source::SAME`; the rest is the caller's promise.
@@ -171,7 +178,7 @@ impl Plan {
         let direct = S::SAME && p.b_lane == 1 && !is_packed;
         let in_place = direct && tile_rows == 1;
         // If nothing is packed, only C has to stay in cache.
-        let most = if in_place { 4096 } else { kern.lanes_per_block() };
+        let most = if in_place { 4096 } else { kern.lanes_per_block(k_block) };
         let rows_in_place = rows_in_place(p, kern, height);
         let several = is_packed && p.lanes > most;
         let group = if p.a_k == 1 && (rows_in_place || !several) { 1 } else { (GROUP_ROWS / height).max(1) };
@@ -201,7 +208,7 @@ unsafe fn blocks<S: Source<T>, T: Float>(
     out: Output<T>,
 ) {
     let plan = Plan::new(p, kern, k_block, shared.is_some());
-    let a_room = plan.group * plan.height * kern.lda;
+    let a_room = plan.group * plan.height * kern.packed_row(k_block);
     let lanes = plan.lane_block.min(p.lanes.next_multiple_of(kern.lanes));
     let b_room = if shared.is_some() { 0 } else { k_block * lanes + plan.width };
     with_scratch::<T, _>(a_room + b_room + TILE_ROWS * TILE_LANES, |start| {
@@ -337,8 +344,9 @@ impl<S: Source<T>, T: Float> Block<'_, S, T> {
         let (a, a_row) = if plan.rows_in_place && rows == plan.height {
             (p.a.wrapping_offset(first as isize * p.a_row + self.k0 as isize).cast(), p.a_row)
         } else {
-            let at = i % plan.group * plan.height * if a_kmajor { steps } else { kern.lda };
-            (self.a.wrapping_add(at).cast_const(), kern.lda as isize)
+            let row = kern.packed_row(steps);
+            let at = i % plan.group * plan.height * if a_kmajor { steps } else { row };
+            (self.a.wrapping_add(at).cast_const(), row as isize)
         };
         for lane in (0..self.lanes).step_by(width) {
             let cols = (self.lanes - lane).min(width);

@@ -1,6 +1,7 @@
 //! The interface of the register kernels for the blocked product and the convolutions: the kernels of one element type
 //! on one instruction set, and their arguments. [`kernels`](super::kernels) has the instances.
 
+use super::prefetch::LINE;
 use crate::engine::cache::l2_bytes;
 
 /// Arguments of the tile kernel, which computes a `rows x (vectors * L)` tile of C in registers (`L` lanes a vector).
@@ -121,8 +122,11 @@ pub(crate) struct Kernel<T> {
     pub lanes: usize,
     /// Maximum steps of `k` per block: the packed rows of a tile (`mr x kc`) take about two thirds of L1.
     pub kc: usize,
-    /// Row stride of packed rows that are not k-major: slightly more than `kc`, and an odd multiple of one or two cache
-    /// lines, so that rows do not map to the same L1 sets.
+    /// As `kc`, if rows are contiguous along `k`. Longer blocks store and load C less often; then rows and lanes come from L2 for
+    /// every tile, which is fast enough where a step has few of them, and where whole lines of rows are used.
+    pub long_kc: usize,
+    /// Row stride of at most `kc` steps of packed rows that are not k-major: slightly more than `kc`, and an odd multiple of one
+    /// or two cache lines, so that rows do not map to the same L1 sets.
     pub lda: usize,
     /// Maximum lanes per block: the packed lanes (`kc x nc`) take about half of a usual L2.
     pub nc: usize,
@@ -142,12 +146,24 @@ pub(crate) struct Kernel<T> {
 }
 
 impl<T> Kernel<T> {
-    /// Maximum lanes per block of a product: as many as take half of this machine's L2, in whole tiles, from `nc` to
-    /// `most_nc`. Results do not depend on it.
-    pub(crate) fn lanes_per_block(&self) -> usize {
-        let tile = 2 * self.lanes;
-        let half = l2_bytes() / 2 / (self.kc * size_of::<T>()) / tile * tile;
-        half.clamp(self.nc, self.most_nc)
+    /// Maximum lanes per block of a product with `steps` steps: as many as take half of this machine's L2, in whole tiles, from
+    /// `nc` to `most_nc`, or fewer with more than `kc` steps. Results do not depend on it.
+    pub(crate) fn lanes_per_block(&self, steps: usize) -> usize {
+        let (tile, steps) = (2 * self.lanes, steps.max(self.kc));
+        let whole = |lanes: usize| (lanes / tile).max(1) * tile;
+        let [least, most] = [self.nc, self.most_nc].map(|lanes| whole(lanes * self.kc / steps));
+        whole(l2_bytes() / 2 / (steps * size_of::<T>())).clamp(least, most)
+    }
+
+    /// Maximum steps per block.
+    pub(crate) fn steps_per_block(&self, rows_along_k: bool) -> usize {
+        if rows_along_k && self.row_major { self.long_kc } else { self.kc }
+    }
+
+    /// Row stride of packed rows of `steps` steps that are not k-major.
+    pub(crate) fn packed_row(&self, steps: usize) -> usize {
+        let line = LINE / size_of::<T>();
+        if steps <= self.lda { self.lda } else { (steps.div_ceil(line) | 1) * line }
     }
 
     /// The number of rows to compute for a tile of `rows` rows, at most `mr`.

@@ -18,7 +18,7 @@ use crate::engine::level::{Level, level};
 /// Defines a module with the kernels of one register type, and the [`Kernel`] that lists them. `few_dots`: blocks of 2 dot
 /// products are computed as blocks of 4. `dots`: how many columns of dot products with four rows the registers hold.
 macro_rules! kernel {
-    ($(#[$attr:meta])* $module:ident, $name:literal, $v:ty, $t:ty, lda $lda:literal, kc $kc:literal,
+    ($(#[$attr:meta])* $module:ident, $name:literal, $v:ty, $t:ty, lda $lda:literal, kc $kc:literal to $long_kc:literal,
      nc $nc:literal to $most_nc:literal, heights [$($h:literal)*], most $mr:literal,
      row_major $row_major:literal, copies $copies:literal,
      few_dots $few_dots:literal, dots $dots:literal, direct [$($d:literal)*]) => {
@@ -125,7 +125,7 @@ macro_rules! kernel {
                 }
             }
             pub(crate) static KERNEL: Kernel<$t> = Kernel {
-                name: $name, mr: $mr, heights: &[$($h),*], lanes: <$v as Simd>::L, kc: $kc, lda: $lda, nc: $nc,
+                name: $name, mr: $mr, heights: &[$($h),*], lanes: <$v as Simd>::L, kc: $kc, long_kc: $long_kc, lda: $lda, nc: $nc,
                 most_nc: $most_nc, row_major: $row_major, copies: $copies, tile, store_transposed, pack_lanes, dots,
                 direct_rows: &[$($d),*], direct_conv,
             };
@@ -141,23 +141,23 @@ use super::simd::{
 
 #[cfg(target_arch = "x86_64")]
 kernel!(#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")] avx512_f32, "avx512", F32x16, f32,
-    lda 528, kc 512, nc 416 to 416, heights [1 2 4 6 8 10 12 14], most 14, row_major true, copies true,
+    lda 528, kc 512 to 512, nc 416 to 416, heights [1 2 4 6 8 10 12 14], most 14, row_major true, copies true,
     few_dots false, dots 4, direct [8 6 4 2 1]);
 #[cfg(target_arch = "x86_64")]
 kernel!(#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")] avx512_f64, "avx512", F64x8, f64,
-    lda 216, kc 208, nc 384 to 384, heights [1 2 4 8 14], most 14, row_major true, copies false,
+    lda 216, kc 208 to 208, nc 384 to 384, heights [1 2 4 8 14], most 14, row_major true, copies false,
     few_dots true, dots 4, direct [4 1]);
 #[cfg(target_arch = "x86_64")]
 kernel!(#[target_feature(enable = "avx2,fma")] avx2_f32, "avx2", F32x8, f32,
-    lda 400, kc 392, nc 192 to 336, heights [1 2 4 6], most 6, row_major true, copies true, few_dots false, dots 2,
+    lda 400, kc 392 to 784, nc 192 to 336, heights [1 2 4 6], most 6, row_major true, copies true, few_dots false, dots 2,
     direct [6 4 2 1]);
 #[cfg(target_arch = "x86_64")]
 kernel!(#[target_feature(enable = "avx2,fma")] avx2_f64, "avx2", F64x4, f64,
-    lda 264, kc 256, nc 128 to 128, heights [1 2 4 6], most 6, row_major true, copies false, few_dots true, dots 2, direct [4 1]);
+    lda 264, kc 256 to 256, nc 128 to 128, heights [1 2 4 6], most 6, row_major true, copies false, few_dots true, dots 2, direct [4 1]);
 kernel!(plain_f32, "portable", Plain<f32, 4>, f32,
-    lda 400, kc 384, nc 128 to 128, heights [1 2 4], most 4, row_major false, copies false, few_dots true, dots 2, direct [4 1]);
+    lda 400, kc 384 to 384, nc 128 to 128, heights [1 2 4], most 4, row_major false, copies false, few_dots true, dots 2, direct [4 1]);
 kernel!(plain_f64, "portable", Plain<f64, 2>, f64,
-    lda 264, kc 256, nc 96 to 96, heights [1 2 4], most 4, row_major false, copies false, few_dots true, dots 2, direct [4 1]);
+    lda 264, kc 256 to 256, nc 96 to 96, heights [1 2 4], most 4, row_major false, copies false, few_dots true, dots 2, direct [4 1]);
 
 /// The kernels of this process's level and of those below it, best first.
 pub(crate) fn available<T: 'static>() -> Vec<&'static Kernel<T>> {

@@ -6,12 +6,14 @@ use super::{
     source::{Float, Source},
 };
 
-/// Lanes that [`pack_lanes`] packed beforehand: whole blocks of `k`, one after the other.
+/// Lanes that [`pack_lanes`] packed beforehand: blocks of `k`, one after the other.
 #[derive(Clone, Copy)]
 pub(crate) struct PackedLanes<T> {
     pub start: *mut T,
     /// Elements per step of `k`: the lanes, rounded up to whole vectors.
     pub width: usize,
+    /// Steps of a block; the last one may have fewer.
+    pub steps: usize,
 }
 
 // SAFETY: it only describes memory; code that dereferences the pointer must justify it.
@@ -105,9 +107,9 @@ pub(super) struct Rows<S> {
     pub k_stride: isize,
 }
 
-/// Packs rows for tiles of `height` rows. If they are contiguous along `k` they are copied as they are, [`Kernel::lda`]
-/// apart; otherwise every tile becomes k-major, and the tiles follow each other without gaps. Rows that the last tile
-/// computes beyond those that exist become 0.
+/// Packs rows for tiles of `height` rows. If they are contiguous along `k` they are copied as they are,
+/// [`Kernel::packed_row`] apart; otherwise every tile becomes k-major, and the tiles follow each other without gaps. Rows
+/// that the last tile computes beyond those that exist become 0.
 ///
 /// # Safety
 /// The rows must be readable, and `to` writable for them, rounded up to whole tiles.
@@ -117,11 +119,12 @@ pub(super) unsafe fn pack_rows<S: Source<T>, T: Float>(kern: &Kernel<T>, rows: R
     // SAFETY: reads stay within what the caller promised, writes within `count`, rounded up to whole tiles.
     unsafe {
         if !is_kmajor(kern, k_stride) {
+            let row = kern.packed_row(steps);
             for i in 0..count {
-                S::widen_run(start.offset(i as isize * row_stride), steps, to.add(i * kern.lda));
+                S::widen_run(start.offset(i as isize * row_stride), steps, to.add(i * row));
             }
             for i in count..(count - 1) / height * height + last {
-                core::slice::from_raw_parts_mut(to.add(i * kern.lda), steps).fill(T::ZERO);
+                core::slice::from_raw_parts_mut(to.add(i * row), steps).fill(T::ZERO);
             }
             return;
         }

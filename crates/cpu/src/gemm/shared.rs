@@ -40,12 +40,12 @@ pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &
     let threads = rayon::current_num_threads();
     let panel = 2 * kern.lanes;
     let kb = blocked::k_block(p, kern);
-    let block = blocked::block_size(p.lanes, (room / p.k).max(kern.lanes_per_block()), panel);
+    let block = blocked::block_size(p.lanes, (room / p.k).max(kern.lanes_per_block(kb)), panel);
     for l0 in (0..p.lanes).step_by(block) {
         let lanes = block.min(p.lanes - l0);
         let width = lanes.next_multiple_of(kern.lanes);
         with_scratch::<T, _>(width * p.k, |start| {
-            let packed = PackedLanes { start, width };
+            let packed = PackedLanes { start, width, steps: kb };
             let run = blocked::block_size(lanes, lanes.div_ceil(2 * threads), panel);
             let blocks = p.k.div_ceil(kb);
             let packs = lanes.div_ceil(run) * blocks;

@@ -109,7 +109,7 @@ pub(crate) unsafe fn forward(
     let mut m = Scratch::<f32>::new(POINTS * block * width)?;
     let (u, v, m) = (Shared::new(u.values()), Shared::new(v.values()), Shared::new(m.values()));
     let threads = rayon::current_num_threads();
-    let kb = blocked::block_size(c, kern.kc, 8).min(kern.kc);
+    let kb = blocked::block_of_steps(c, kern.steps_per_block(true));
     // Packs the weights into the panels that the matrix kernels read.
     team::for_each(op.div_ceil(GROUP), threads, &|group| {
         for o0 in (group * GROUP..op.min((group + 1) * GROUP)).step_by(lanes) {
@@ -137,7 +137,7 @@ pub(crate) unsafe fn forward(
             let rows = (half * tiles / halves, (half + 1) * tiles / halves);
             // SAFETY: offsets of a point are inside its arrays; tasks write different rows of different points.
             unsafe {
-                let packed = PackedLanes { start: u.start().add(point * c * op), width: op };
+                let packed = PackedLanes { start: u.start().add(point * c * op), width: op, steps: kb };
                 let problem = GemmProblem {
                     rows: tiles,
                     lanes: op,

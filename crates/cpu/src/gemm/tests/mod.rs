@@ -41,7 +41,9 @@ fn grid<T: Elem>(ways: &[Way<T>]) {
         }
     }
     // Several blocks of k, of lanes, and parts for several threads.
-    for (m, n, k) in [(3, 5000, 40), (70, 900, 30), (300, 70, 500), (30, 20, 1700), (1, 4200, 130), (900, 2, 800)] {
+    let sizes =
+        [(3, 5000, 40), (70, 900, 30), (300, 70, 500), (30, 20, 1700), (101, 40, 1024), (1, 4200, 130), (900, 2, 800)];
+    for (m, n, k) in sizes {
         for layouts in [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 1), (0, 0, 1), (3, 4, 3)] {
             check((m, n, k), layouts, rng.next(2) == 1, rng.next(EPILOGUES), &mut rng, ways);
         }
@@ -92,13 +94,13 @@ fn rows_are_read_in_place_where_they_lie_well() {
         let p = GemmProblem {
             rows: 512,
             lanes: 512,
-            k: 784,
+            k: 512,
             a,
             a_row,
             a_k,
             b: a,
             b_k: 1,
-            b_lane: 784,
+            b_lane: 512,
             c,
             c_row: 512,
             c_lane: 1,
