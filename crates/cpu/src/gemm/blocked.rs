@@ -2,9 +2,10 @@
 //! the blocks.
 //!
 //! Loop order: block of lanes (`nc`), block of `k` (`kc`), tile row, tile. The packed block of B stays in L2, and the
-//! packed rows of one tile row (about 20 KB) in L1. The rows are packed again for every block of lanes; in return there is no
-//! large packed copy of A, and threads never have to wait for each other. If all lanes were packed beforehand, it is block of
-//! `k`, group of tile rows, block of lanes, tile row, tile: the rows are packed once, and a group is used for all lanes.
+//! packed rows of one tile row (about 20 KB) in L1, unless blocks are long ([`Kernel::long_kc`]). The rows are packed again
+//! for every block of lanes; in return there is no large packed copy of A, and threads never have to wait for each other. If
+//! all lanes were packed beforehand, it is block of `k`, group of tile rows, block of lanes, tile row, tile: the rows are
+//! packed once, and a group is used for all lanes.
 //! Rows that lie well for L1 are not packed but read where they are.
 
 use super::{
@@ -65,8 +66,8 @@ pub(crate) fn k_block<S, T>(p: &GemmProblem<S>, kern: &Kernel<T>) -> usize {
         return GEMV_STEPS;
     }
     // Few rows read the lanes where they are, where a step is often a page.
-    let in_place = p.b_lane == 1 && p.rows <= FUSE_ROWS * kern.mr;
-    block_of_steps(p.k, kern.steps_per_block(p.a_k == 1 && !in_place))
+    let lanes_in_place = p.b_lane == 1 && p.rows <= FUSE_ROWS * kern.mr;
+    block_of_steps(p.k, if is_kmajor(kern, p.a_k) || lanes_in_place { kern.kc } else { kern.long_kc })
 }
 
 /// Steps of a block of `k` steps, of which at most `most` are in one.

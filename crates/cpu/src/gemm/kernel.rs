@@ -122,8 +122,9 @@ pub(crate) struct Kernel<T> {
     pub lanes: usize,
     /// Maximum steps of `k` per block: the packed rows of a tile (`mr x kc`) take about two thirds of L1.
     pub kc: usize,
-    /// As `kc`, if rows are contiguous along `k`. Longer blocks store and load C less often; then rows and lanes come from L2 for
-    /// every tile, which is fast enough where a step has few of them, and where whole lines of rows are used.
+    /// As `kc`, if rows are contiguous along `k`. Longer blocks load and store C less often. The rows of a tile then come from L2
+    /// again for each tile, like its lanes, which is no slower where they are few: 6 x 16 take 88 bytes per step of 6 cycles or
+    /// more.
     pub long_kc: usize,
     /// Row stride of at most `kc` steps of packed rows that are not k-major: slightly more than `kc`, and an odd multiple of one
     /// or two cache lines, so that rows do not map to the same L1 sets.
@@ -153,11 +154,6 @@ impl<T> Kernel<T> {
         let whole = |lanes: usize| (lanes / tile).max(1) * tile;
         let [least, most] = [self.nc, self.most_nc].map(|lanes| whole(lanes * self.kc / steps));
         whole(l2_bytes() / 2 / (steps * size_of::<T>())).clamp(least, most)
-    }
-
-    /// Maximum steps per block.
-    pub(crate) fn steps_per_block(&self, rows_along_k: bool) -> usize {
-        if rows_along_k && self.row_major { self.long_kc } else { self.kc }
     }
 
     /// Row stride of packed rows of `steps` steps that are not k-major.

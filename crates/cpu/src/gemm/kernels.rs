@@ -125,9 +125,9 @@ macro_rules! kernel {
                 }
             }
             pub(crate) static KERNEL: Kernel<$t> = Kernel {
-                name: $name, mr: $mr, heights: &[$($h),*], lanes: <$v as Simd>::L, kc: $kc, long_kc: $long_kc, lda: $lda, nc: $nc,
-                most_nc: $most_nc, row_major: $row_major, copies: $copies, tile, store_transposed, pack_lanes, dots,
-                direct_rows: &[$($d),*], direct_conv,
+                name: $name, mr: $mr, heights: &[$($h),*], lanes: <$v as Simd>::L, kc: $kc, long_kc: $long_kc,
+                lda: $lda, nc: $nc, most_nc: $most_nc, row_major: $row_major, copies: $copies, tile, store_transposed,
+                pack_lanes, dots, direct_rows: &[$($d),*], direct_conv,
             };
         }
     };
@@ -153,11 +153,14 @@ kernel!(#[target_feature(enable = "avx2,fma")] avx2_f32, "avx2", F32x8, f32,
     direct [6 4 2 1]);
 #[cfg(target_arch = "x86_64")]
 kernel!(#[target_feature(enable = "avx2,fma")] avx2_f64, "avx2", F64x4, f64,
-    lda 264, kc 256 to 256, nc 128 to 128, heights [1 2 4 6], most 6, row_major true, copies false, few_dots true, dots 2, direct [4 1]);
+    lda 264, kc 256 to 256, nc 128 to 128, heights [1 2 4 6], most 6, row_major true, copies false, few_dots true, dots 2,
+    direct [4 1]);
 kernel!(plain_f32, "portable", Plain<f32, 4>, f32,
-    lda 400, kc 384 to 384, nc 128 to 128, heights [1 2 4], most 4, row_major false, copies false, few_dots true, dots 2, direct [4 1]);
+    lda 400, kc 384 to 384, nc 128 to 128, heights [1 2 4], most 4, row_major false, copies false, few_dots true, dots 2,
+    direct [4 1]);
 kernel!(plain_f64, "portable", Plain<f64, 2>, f64,
-    lda 264, kc 256 to 256, nc 96 to 96, heights [1 2 4], most 4, row_major false, copies false, few_dots true, dots 2, direct [4 1]);
+    lda 264, kc 256 to 256, nc 96 to 96, heights [1 2 4], most 4, row_major false, copies false, few_dots true, dots 2,
+    direct [4 1]);
 
 /// The kernels of this process's level and of those below it, best first.
 pub(crate) fn available<T: 'static>() -> Vec<&'static Kernel<T>> {

@@ -100,8 +100,7 @@ fn cost<S, T>(p: &GemmProblem<S>, kern: &Kernel<T>) -> f64 {
         (_, 1) => 0.6,
         _ => 2.0,
     };
-    let steps = blocked::k_block(p, kern);
-    let (k_blocks, l_blocks) = ((k / steps as f64).ceil(), (l / kern.lanes_per_block(steps) as f64).ceil());
+    let (k_blocks, l_blocks) = ((k / kern.kc as f64).ceil(), (l / kern.lanes_per_block(kern.kc) as f64).ceil());
     compute + pack_lanes * l * k + pack_rows * r * k * l_blocks + store * r * l * k_blocks
 }
 

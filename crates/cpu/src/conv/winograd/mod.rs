@@ -109,7 +109,7 @@ pub(crate) unsafe fn forward(
     let mut m = Scratch::<f32>::new(POINTS * block * width)?;
     let (u, v, m) = (Shared::new(u.values()), Shared::new(v.values()), Shared::new(m.values()));
     let threads = rayon::current_num_threads();
-    let kb = blocked::block_of_steps(c, kern.steps_per_block(true));
+    let kb = blocked::block_of_steps(c, kern.kc);
     // Packs the weights into the panels that the matrix kernels read.
     team::for_each(op.div_ceil(GROUP), threads, &|group| {
         for o0 in (group * GROUP..op.min((group + 1) * GROUP)).step_by(lanes) {
