@@ -39,13 +39,18 @@ const SETS: usize = 64;
 /// along its rows (as separate packing does) is kinder to the TLB.
 const FUSE_ROWS: usize = 12;
 
-/// Whether tiles of up to `height` rows are read where they are: contiguous along `k`, and spread over the sets of L1 about as
-/// evenly as packed rows are, since they are read once for every two vectors of lanes.
-pub(crate) fn rows_in_place<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &Kernel<T>, height: usize) -> bool {
+/// Whether tiles of up to `height` rows are read where they are, in blocks of `k_block` steps: contiguous along `k`, and spread
+/// over the sets of L1 about as evenly as packed rows are, since they are read once for every two vectors of lanes.
+pub(crate) fn rows_in_place<S: Source<T>, T: Float>(
+    p: &GemmProblem<S>,
+    kern: &Kernel<T>,
+    k_block: usize,
+    height: usize,
+) -> bool {
     if !S::SAME || p.a_k != 1 || !kern.row_major || p.rows.saturating_mul(p.k) < FEW {
         return false;
     }
-    let (height, lines) = (height.min(kern.mr), (k_block(p, kern).min(p.k) * size_of::<T>()).div_ceil(LINE));
+    let (height, lines) = (height.min(kern.mr), (k_block.min(p.k) * size_of::<T>()).div_ceil(LINE));
     let row_bytes = p.a_row.wrapping_mul(size_of::<T>() as isize);
     let set = |row: usize| (row as isize).wrapping_mul(row_bytes).rem_euclid((SETS * LINE) as isize) as usize / LINE;
     let rows_in = |at: usize| (0..height).filter(|&row| (at + SETS - set(row)) % SETS < lines).count();
@@ -180,7 +185,7 @@ impl Plan {
         let in_place = direct && tile_rows == 1;
         // If nothing is packed, only C has to stay in cache.
         let most = if in_place { 4096 } else { kern.lanes_per_block(k_block) };
-        let rows_in_place = rows_in_place(p, kern, height);
+        let rows_in_place = rows_in_place(p, kern, k_block, height);
         let several = is_packed && p.lanes > most;
         let group = if p.a_k == 1 && (rows_in_place || !several) { 1 } else { (GROUP_ROWS / height).max(1) };
         Plan {

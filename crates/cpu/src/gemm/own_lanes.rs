@@ -27,7 +27,7 @@ pub(super) fn suits<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &Kernel<T>
         && p.lanes >= threads * 4 * MIN_LANES
         && p.rows.saturating_mul(p.k) <= ROWS / size_of::<T>()
         && p.rows.saturating_mul(p.lanes).saturating_mul(p.k) >= WORTH
-        && blocked::rows_in_place(p, kern, p.rows)
+        && blocked::rows_in_place(p, kern, blocked::k_block(p, kern), p.rows)
 }
 
 /// Computes a product.

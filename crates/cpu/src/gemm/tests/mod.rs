@@ -8,7 +8,7 @@ use reference::{EPILOGUES, Elem, Rng, Way, check};
 
 use super::{
     Epilogue, Gemm, GemmElem, Matrix,
-    blocked::rows_in_place,
+    blocked::{block_of_steps, rows_in_place},
     kernel::Kernel,
     kernels, own_lanes,
     problem::{Batch, GemmProblem},
@@ -94,13 +94,13 @@ fn rows_are_read_in_place_where_they_lie_well() {
         let p = GemmProblem {
             rows: 512,
             lanes: 512,
-            k: 512,
+            k: 784,
             a,
             a_row,
             a_k,
             b: a,
             b_k: 1,
-            b_lane: 512,
+            b_lane: 784,
             c,
             c_row: 512,
             c_lane: 1,
@@ -111,7 +111,7 @@ fn rows_are_read_in_place_where_they_lie_well() {
         };
         kernels::available::<f32>()
             .into_iter()
-            .map(|kern| (kern.row_major, rows_in_place(&p, kern, 512)))
+            .map(|kern| (kern.row_major, rows_in_place(&p, kern, block_of_steps(p.k, kern.kc), 512)))
             .collect::<Vec<_>>()
     };
     for (a_row, a_k, expected) in [
