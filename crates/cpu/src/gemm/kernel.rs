@@ -19,8 +19,8 @@ pub(crate) struct TileArgs<T> {
     pub a_kmajor: bool,
     pub a_row: isize,
     /// Rows to be fetched into L2 meanwhile, and the bytes from one to the next: at every step a line of the next row, and
-    /// after as many rows as a line has elements the next line of them. Any address is fine.
-    /// Not if `a_kmajor`.
+    /// after as many rows as a line has elements the next line of them. Where half as many rows are more than the tile has, only
+    /// these, at every second step. Any address is fine. Not if `a_kmajor`.
     pub a_next: *const u8,
     pub a_next_row: isize,
     /// B: `vectors * L` readable elements per step, steps `b_rs` apart.

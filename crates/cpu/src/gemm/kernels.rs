@@ -27,7 +27,7 @@ macro_rules! kernel {
             $(#[$attr])*
             unsafe fn run<const MR: usize, const NV: usize, const KM: bool, const COPY: bool>(m: &TileArgs<$t>) {
                 // SAFETY: forwarded from the caller.
-                unsafe { tile::tile::<$v, MR, NV, KM, COPY>(m, finish) }
+                unsafe { tile::tile::<$v, MR, $mr, NV, KM, COPY>(m, finish) }
             }
             $(#[$attr])*
             unsafe fn finish(m: &TileArgs<$t>, products: *const $v) {

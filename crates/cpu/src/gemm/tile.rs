@@ -12,7 +12,7 @@ use super::{
     simd::{Simd, unroll},
 };
 
-/// `x`, of which the compiler then knows nothing.
+/// `x`, of which the compiler then knows nothing; nor does it move loads and stores from one side of this to the other.
 #[inline(always)]
 fn opaque<T: Copy>(x: T) -> T {
     const { assert!(size_of::<T>() == size_of::<usize>()) };
@@ -20,7 +20,7 @@ fn opaque<T: Copy>(x: T) -> T {
     // SAFETY: T has the size of a register, whose value stays what it is: there is no instruction.
     unsafe {
         let mut bits = core::mem::transmute_copy::<T, *const u8>(&x);
-        core::arch::asm!("/* {0} */", inout(reg) bits, options(readonly, nostack, preserves_flags));
+        core::arch::asm!("/* {0} */", inout(reg) bits, options(nostack, preserves_flags));
         core::mem::transmute_copy(&bits)
     }
     #[cfg(not(target_arch = "x86_64"))]
@@ -53,23 +53,110 @@ impl Strides {
     }
 }
 
-/// The tile kernel, for `MR` = `height` rows and `NV` = `vectors`. `KM`: A is k-major. `COPY`: B is also written to
-/// `b_copy`, which packs it for the following tiles at almost no cost. `finish` is [`finish_tile`] for `V`.
+/// How many steps of `k` are computed together.
+const SEVERAL: usize = 4;
+
+/// Where the next step of `k` begins.
+struct Cursor<T> {
+    a: *const T,
+    /// The row seven rows below.
+    a_seventh: *const T,
+    b: *const T,
+    copy: *mut T,
+    next: *const u8,
+}
+
+/// `STEPS` steps of [`tile`]. With only one at a time, those of a whole tile in AVX2 registers are 27 instructions for 12 FMAs:
+/// processors that begin four a cycle would take seven cycles, not six. Four together share what moves the cursor.
+///
+/// # Safety
+/// As documented at [`TileArgs`], for `STEPS` more steps, and `V`'s instruction set must be available.
+#[inline(always)]
+unsafe fn steps<V: Simd, const MR: usize, const NV: usize, const KM: bool, const COPY: bool, const STEPS: usize>(
+    m: &TileArgs<V::T>,
+    strides: &Strides,
+    at: &mut Cursor<V::T>,
+    acc: &mut [[V; NV]; MR],
+) {
+    let step_a = if KM { MR } else { 1 };
+    // SAFETY: all pointers are used within the extents that `TileArgs` promises.
+    unsafe {
+        // The second vector is written out, since an inner loop would again have to be unrolled everywhere.
+        unroll!(s < STEPS, few, {
+            if const { !KM } && s.is_multiple_of(const { between_fetches::<V>(MR, STEPS) }) {
+                prefetch_l2(at.next);
+                at.next = at.next.wrapping_offset(m.a_next_row);
+            }
+            let ahead = at.b.wrapping_offset(m.b_ahead);
+            let b0 = V::load(at.b);
+            prefetch(ahead);
+            let b1 = if const { NV == 2 } { V::load(at.b.add(V::L)) } else { b0 };
+            // Two short vectors are one cache line.
+            if const { NV == 2 && size_of::<V::T>() * V::L >= 64 } {
+                prefetch(ahead.wrapping_add(V::L));
+            }
+            if const { COPY } {
+                b0.store(at.copy);
+                b1.store(at.copy.add(V::L));
+                at.copy = at.copy.add(2 * V::L);
+            }
+            let [a, a_seventh] = [at.a.wrapping_add(s * step_a), at.a_seventh.wrapping_add(s)];
+            unroll!(i < MR, rows, {
+                let x = V::splat(match i {
+                    _ if KM => *a.add(i),
+                    0..7 => *a.wrapping_byte_offset(strides.times(i)),
+                    _ => *a_seventh.wrapping_byte_offset(strides.times(i - 7)),
+                });
+                acc[i][0] = x.fma(b0, acc[i][0]);
+                if const { NV == 2 } {
+                    acc[i][NV - 1] = x.fma(b1, acc[i][NV - 1]);
+                }
+            });
+            at.b = at.b.offset(m.b_rs);
+            // What is loaded early would have to wait in memory: there are no registers left.
+            if const { STEPS > 1 } {
+                at.b = opaque(at.b);
+            }
+        });
+        at.a = at.a.add(STEPS * step_a);
+        if const { !KM } {
+            at.a = opaque(at.a);
+        }
+        if const { !KM && MR > 7 } {
+            at.a_seventh = opaque(at.a_seventh.wrapping_add(STEPS));
+        }
+    }
+}
+
+/// At how many steps a row of the next ones is fetched once: as many steps as a line has elements have to do for all rows, and
+/// need not do more.
+const fn between_fetches<V: Simd>(rows: usize, steps: usize) -> usize {
+    if steps > 1 && 2 * rows <= LINE / size_of::<V::T>() { 2 } else { 1 }
+}
+
+/// The tile kernel, for `MR` = `height` rows and `NV` = `vectors`; `MOST` is the largest height. `KM`: A is k-major. `COPY`: B is
+/// also written to `b_copy`, which packs it for the following tiles at almost no cost. `finish` is [`finish_tile`] for `V`.
 ///
 /// # Safety
 /// As documented at [`TileArgs`], and `V`'s instruction set must be available.
 #[inline(always)]
-pub(super) unsafe fn tile<V: Simd, const MR: usize, const NV: usize, const KM: bool, const COPY: bool>(
+pub(super) unsafe fn tile<
+    V: Simd,
+    const MR: usize,
+    const MOST: usize,
+    const NV: usize,
+    const KM: bool,
+    const COPY: bool,
+>(
     m: &TileArgs<V::T>,
     finish: unsafe fn(&TileArgs<V::T>, *const V),
 ) {
     // SAFETY: all pointers are used within the extents that `TileArgs` promises.
     unsafe {
         let mut acc = [[V::zero(); NV]; MR];
-        let (mut a, mut b, mut copy) = (m.a, m.b, m.b_copy);
-        let step_a = if KM { MR } else { 1 };
         let strides = if KM { Strides::default() } else { Strides::of::<V::T>(m.a_row) };
-        let mut a_seventh = a.wrapping_byte_offset(strides.one.wrapping_mul(7));
+        let a_seventh = m.a.wrapping_byte_offset(strides.one.wrapping_mul(7));
+        let mut at = Cursor { a: m.a, a_seventh, b: m.b, copy: m.b_copy, next: m.a_next };
         // The tile of C is needed at the end; prefetching it now hides the memory latency. With few steps there is
         // nothing to hide it behind.
         if m.k >= 32 {
@@ -82,51 +169,25 @@ pub(super) unsafe fn tile<V: Simd, const MR: usize, const NV: usize, const KM: b
                 }
             }
         }
-        // Not unrolled: a step has enough independent products, and the code of all variants together would be several
-        // times as large. The second vector is written out, since an inner loop would again have to be unrolled
-        // everywhere.
+        // Only the tiles that most of the time goes to: the code of all variants would be several times as large.
+        let several = const { NV == 2 && MR == MOST && !COPY };
         let per_line = LINE / size_of::<V::T>();
-        let (mut next, mut left) = (m.a_next, m.k);
+        let fetched = if several { per_line / between_fetches::<V>(MR, SEVERAL) } else { per_line };
+        let mut left = m.k;
         while left > 0 {
-            let steps = left.min(per_line);
-            left -= steps;
-            for _ in 0..steps {
-                if const { !KM } {
-                    prefetch_l2(next);
-                    next = next.wrapping_offset(m.a_next_row);
+            let mut line = left.min(per_line);
+            left -= line;
+            if several {
+                for _ in 0..line / SEVERAL {
+                    steps::<V, MR, NV, KM, COPY, SEVERAL>(m, &strides, &mut at, &mut acc);
                 }
-                let ahead = b.wrapping_offset(m.b_ahead);
-                let b0 = V::load(b);
-                prefetch(ahead);
-                let b1 = if const { NV == 2 } { V::load(b.add(V::L)) } else { b0 };
-                // Two short vectors are one cache line.
-                if const { NV == 2 && size_of::<V::T>() * V::L >= 64 } {
-                    prefetch(ahead.wrapping_add(V::L));
-                }
-                if const { COPY } {
-                    b0.store(copy);
-                    b1.store(copy.add(V::L));
-                    copy = copy.add(2 * V::L);
-                }
-                unroll!(i < MR, rows, {
-                    let x = V::splat(match i {
-                        _ if KM => *a.add(i),
-                        0..7 => *a.wrapping_byte_offset(strides.times(i)),
-                        _ => *a_seventh.wrapping_byte_offset(strides.times(i - 7)),
-                    });
-                    acc[i][0] = x.fma(b0, acc[i][0]);
-                    if const { NV == 2 } {
-                        acc[i][NV - 1] = x.fma(b1, acc[i][NV - 1]);
-                    }
-                });
-                b = b.offset(m.b_rs);
-                a = a.add(step_a);
-                if const { !KM } {
-                    [a, a_seventh] = [a, a_seventh.wrapping_add(1)].map(opaque);
-                }
+                line %= SEVERAL;
+            }
+            for _ in 0..line {
+                steps::<V, MR, NV, KM, COPY, 1>(m, &strides, &mut at, &mut acc);
             }
             // Back to the first row, at its next line.
-            next = next.wrapping_offset(LINE as isize - per_line as isize * m.a_next_row);
+            at.next = at.next.wrapping_offset(LINE as isize - fetched as isize * m.a_next_row);
         }
         // Only the most common endings are unrolled.
         let whole = m.rows == MR && m.cols >= NV * V::L;
