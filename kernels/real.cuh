@@ -109,6 +109,21 @@ __device__ inline R floor_divide(R a, R b) {
 }
 
 template <typename R>
+__device__ inline R normal_distribution(R x) {
+    return R(0.5) * (R(1) + erf(x * R(0.7071067811865476)));
+}
+
+template <typename R>
+__device__ inline R gelu(R x) {
+    return x * normal_distribution(x);
+}
+
+template <typename R>
+__device__ inline R gelu_slope(R x) {
+    return normal_distribution(x) + x * R(0.3989422804014327) * exp(R(-0.5) * x * x);
+}
+
+template <typename R>
 __device__ inline R gelu_inner(R x) {
     return R(0.7978845608028654) * (x + R(0.044715) * x * x * x);
 }

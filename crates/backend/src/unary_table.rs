@@ -111,9 +111,8 @@ UNARY(Relu, relu, "`max(x, 0)`; NaN stays NaN, and the gradient at 0 is 0.",
       CHEAP, select(x <= R(0.0), R(0.0), x), ints(maximum(x, R(0))),
       "ReluBackward0", output, CHEAP, select(s <= R(0.0), R(0.0), g))
 UNARY(Gelu, gelu, "Gaussian error linear unit `x * Φ(x)` (Hendrycks & Gimpel, 2016).",
-      COSTLY, R(0.5) * x * (R(1.0) + erf(x * R(FRAC_1_SQRT_2))), floats_only,
-      "GeluBackward0", input, COSTLY, g * (R(0.5) * (R(1.0) + erf(s * R(FRAC_1_SQRT_2)))
-                                           + s * R(FRAC_1_SQRT_2PI) * exp(R(-0.5) * s * s)))
+      COSTLY, gelu(x), floats_only,
+      "GeluBackward0", input, COSTLY, g * gelu_slope(s))
 UNARY(GeluTanh, gelu_tanh, "GELU by its tanh approximation (PyTorch's `approximate='tanh'`).",
       COSTLY, gelu_tanh(x), floats_only,
       "GeluBackward0", input, COSTLY, g * gelu_tanh_slope(s))

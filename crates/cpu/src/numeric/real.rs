@@ -57,6 +57,8 @@ pub(crate) trait Real:
     fn erfc(self) -> Self;
     /// `log(|gamma(x)|)`
     fn lgamma(self) -> Self;
+    /// `Φ(x)`, the distribution function of the standard normal distribution, and `exp(-x² / 2)`.
+    fn normal(self) -> (Self, Self);
     fn floor(self) -> Self;
     fn ceil(self) -> Self;
     fn trunc(self) -> Self;
@@ -131,6 +133,19 @@ pub(crate) trait Real:
         if exact - below > Self::of(0.5) { below + one } else { below }
     }
 
+    /// `x * Φ(x)`
+    #[inline(always)]
+    fn gelu(self) -> Self {
+        self * self.normal().0
+    }
+
+    /// The derivative of `gelu`.
+    #[inline(always)]
+    fn gelu_slope(self) -> Self {
+        let (distribution, exponential) = self.normal();
+        distribution + self * Self::of(functions::FRAC_1_SQRT_2PI) * exponential
+    }
+
     /// `x / 2 * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`
     #[inline(always)]
     fn gelu_tanh(self) -> Self {
@@ -192,6 +207,8 @@ pub(crate) mod functions {
         tanh(x) => tanh;
         sigmoid(x) => sigmoid;
         softplus(x) => softplus;
+        gelu(x) => gelu;
+        gelu_slope(x) => gelu_slope;
         gelu_tanh(x) => gelu_tanh;
         gelu_tanh_slope(x) => gelu_tanh_slope;
         erf(x) => erf;
@@ -226,7 +243,7 @@ fn gelu_inner<T: Real>(x: T) -> T {
 }
 
 macro_rules! real {
-    ($ty:ident ($bits:ident): std [$($std:ident)*] own [$($own:ident => $f:path;)*]) => {
+    ($ty:ident ($bits:ident): std [$($std:ident)*] own [$($own:ident => $f:path;)*] normal $normal:path) => {
         impl Real for $ty {
             const INFINITY: $ty = $ty::INFINITY;
             #[inline(always)]
@@ -263,6 +280,10 @@ macro_rules! real {
                     $ty::$std(self)
                 }
             )*
+            #[inline(always)]
+            fn normal(self) -> ($ty, $ty) {
+                $normal(self)
+            }
             $(
                 #[inline(always)]
                 fn $own(self) -> $ty {
@@ -277,17 +298,24 @@ real! {
     f32 (u32): std [abs sqrt exp2 exp_m1 log2 log10 sin cos tan asin acos atan sinh cosh floor ceil trunc round_ties_even]
     own [exp => math::exp; ln => math::ln; ln_1p => math::ln_1p; tanh => math::tanh; sigmoid => math::sigmoid; erf => math::erf;
          asinh => libm::asinhf; acosh => libm::acoshf; atanh => libm::atanhf; erfc => libm::erfcf; lgamma => libm::lgammaf;]
+    normal math::normal
 }
 
 real! {
     f64 (u64): std [abs sqrt exp exp2 exp_m1 ln log2 log10 ln_1p sin cos tan asin acos atan sinh cosh tanh floor ceil trunc round_ties_even]
     own [sigmoid => sigmoid; erf => libm::erf; asinh => libm::asinh; acosh => libm::acosh; atanh => libm::atanh;
          erfc => libm::erfc; lgamma => libm::lgamma;]
+    normal normal
 }
 
 #[inline(always)]
 fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
+}
+
+#[inline(always)]
+fn normal(x: f64) -> (f64, f64) {
+    (0.5 * libm::erfc(-x * functions::FRAC_1_SQRT_2), (-0.5 * x * x).exp())
 }
 
 #[cfg(test)]

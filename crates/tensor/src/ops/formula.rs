@@ -111,6 +111,12 @@ fn select(condition: &Rhs, a: &Rhs, b: &Rhs) -> Result<Rhs> {
     }
 }
 
+/// The derivative of `x * Φ(x)`, where `Φ` is the distribution function of the standard normal distribution.
+fn gelu_slope(x: &Rhs) -> Result<Rhs> {
+    let distribution = tensor_formula!(R(0.5) * (R(1.0) + erf(x * R(FRAC_1_SQRT_2))));
+    Ok(tensor_formula!(distribution + x * R(FRAC_1_SQRT_2PI) * exp(R(-0.5) * x * x)))
+}
+
 /// The derivative of `x / 2 * (1 + tanh(inner))`, where `inner` is `sqrt(2 / π) (x + 0.044715 x³)`.
 fn gelu_tanh_slope(x: &Rhs) -> Result<Rhs> {
     const SCALE: f64 = FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
