@@ -2,9 +2,10 @@
 """Times training steps and inference of the MLP, LeNet, VGG16 and ResNet-18, and training steps of an LSTM, a GPT and
 attention over 4,096 tokens, in Kiln, PyTorch (eager and compiled), candle and burn.
 
-They take turns of a fraction of a second (Kiln, PyTorch, ..., Kiln, ...), each in a process that stays alive throughout a
-workload, so that other load on the machine affects all of them. Times are medians over the turns; `Kiln's speed` is the
-median of the ratios of the turns: above 1, Kiln is faster. Memory is the most that the process occupied, including its
+They take turns of a fraction of a second (Kiln, PyTorch, ..., Kiln, ...), each in a process that stays alive meanwhile, so that
+other load on the machine affects all of them; after a third of the turns (`--processes`) all begin again in new ones, because one
+program differs by up to 5 % from process to process. Times are medians over the turns; `Kiln's speed` is the median
+of the ratios of the turns: above 1, Kiln is faster. Memory is the most that the process occupied, including its
 libraries; with `--cuda` the most GPU memory that its tensors occupied after the first step, or what the process holds there
 if it does not report that.
 
@@ -122,8 +123,17 @@ class Side:
         threads = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"], args.threads)
         precision, benchmark = settings
         settings = {"KILN_BENCH_PRECISION": precision, "KILN_BENCH_BENCHMARK": benchmark}
-        self.program = Program(command, **threads, **settings, **LEVELS.get(args.cpu, {}), **env)
-        self.times, self.outcome = [], None
+        self.command, self.env = command, {**threads, **settings, **LEVELS.get(args.cpu, {}), **env}
+        # Of each turn that it took, by number: milliseconds. Peak memory of each process; what went wrong.
+        self.program, self.times, self.peaks, self.outcome = None, {}, [], None
+
+    def begin(self):
+        self.program = Program(self.command, **self.env)
+
+    def end(self):
+        if not self.outcome:
+            self.peaks.append(self.peak_memory())
+        self.program.close()
 
     def turn(self, workload, batch, steps):
         """Milliseconds of a step; None once it was too slow or failed."""
@@ -155,10 +165,9 @@ class Side:
         what = f"| {workload} | {batch} | {precision}{', benchmark' if benchmark == 'on' else ''} | {self.name} |"
         if self.outcome:
             return f"{what} {self.outcome} | – | – | – |"
-        peak = self.peak_memory()
-        memory = "–" if peak is None else f"{peak:,.0f}"
-        ms = statistics.median(self.times)
-        pairs = [theirs / kiln for theirs, kiln in zip(self.times, ours)]
+        memory = "–" if None in self.peaks else f"{max(self.peaks):,.0f}"
+        ms = statistics.median(self.times.values())
+        pairs = [ms / ours[turn] for turn, ms in self.times.items() if turn in ours]
         ratio = f"{statistics.median(pairs):.2f}" if pairs and self.name != "kiln" else "–"
         return f"{what} {ms:.3f} | {1000 * batch / ms:,.1f} | {memory} | {ratio} |"
 
@@ -168,34 +177,44 @@ def compare(workload, batch, settings, commands, args):
     lacking = [name for name, networks in LACKING.items() if workload.startswith(networks)]
     names = [name for name in commands if (plain or name in SET) and name not in lacking]
     sides = [Side(name, *commands[name], settings, args) for name in names]
+    for process in range(args.processes):
+        turns = range(*(args.turns * i // args.processes for i in (process, process + 1)))
+        take_turns([side for side in sides if not side.outcome], workload, batch, turns, args)
+    for side in sides:
+        print(side.row(workload, batch, sides[0].times if sides[0].name == "kiln" else {}), flush=True)
+
+
+def take_turns(sides, workload, batch, turns, args):
+    """These turns of each side, in new processes."""
+    running = []
     try:
-        steps = {}
+        for side in sides:
+            side.begin()
+            running.append(side)
+        steps, rounds = {}, {}
         for side in sides:  # warms up; the first turn makes the workload
             ms = side.turn(workload, batch, 1)
             if ms is not None and ms < TURN:
                 ms = side.turn(workload, batch, 3)
-            if ms is None:
-                side.rounds = 0
-                continue
-            steps[side] = max(1, min(200, int(TURN / ms)))
-            # Who takes many seconds for a step has fewer turns, about `--limit` in all.
-            side.rounds = max(1, min(args.turns, int(500 * args.limit / ms)))
-        for turn in range(args.turns):
+            if ms is not None:
+                steps[side] = max(1, min(200, int(TURN / ms)))
+                # Who takes many seconds for a step has fewer turns, about `--limit` in all.
+                rounds[side] = max(1, int(500 * args.limit / args.processes / ms))
+        for turn in turns:
             for side in sides:
-                ms = side.turn(workload, batch, steps[side]) if turn < side.rounds else None
+                ms = side.turn(workload, batch, steps[side]) if turn - turns[0] < rounds.get(side, 0) else None
                 if ms is not None:
-                    side.times.append(ms)
-        for side in sides:
-            print(side.row(workload, batch, sides[0].times if sides[0].name == "kiln" else []), flush=True)
+                    side.times[turn] = ms
     finally:
-        for side in sides:
-            side.program.close()
+        for side in running:
+            side.end()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--processes", type=int, help="how often programs begin anew (default: 3, with --cuda 1)")
     parser.add_argument("--limit", type=float, default=120, help="seconds for one turn (default: 120)")
     parser.add_argument("--peers", default="pytorch,pytorch-compiled,candle,burn", help="which others, e.g. pytorch")
     parser.add_argument("--precision", help="of f32, tf32, bf16; with --cuda all, else f32")
@@ -210,6 +229,7 @@ def main():
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}; all by default")
     args = parser.parse_args()
     args.device = "cuda" if args.cuda else "cpu"
+    args.processes = max(1, min(args.processes or (1 if args.cuda else 3), args.turns))
     names = ["kiln", *(["kiln-before"] if args.before else []), *filter(None, args.peers.split(","))]
     precisions = (args.precision or ("f32,tf32,bf16" if args.cuda else "f32")).split(",")
     benchmarks = (args.benchmark or ("off,on" if args.cuda else "off")).split(",")
