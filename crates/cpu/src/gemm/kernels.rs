@@ -8,6 +8,7 @@ use core::any::TypeId;
 
 use super::{
     kernel::{DirectConvArgs, DotArgs, Kernel, PackArgs, TileArgs, TransposedTile},
+    pack_kernel,
     simd::{Simd, plain::Plain},
     tile,
     unpacked::{direct_conv_tile, dots_block},
@@ -68,7 +69,7 @@ macro_rules! kernel {
             $(#[$attr])*
             unsafe fn pack_lanes(p: &PackArgs<$t>) {
                 // SAFETY: forwarded from the caller.
-                unsafe { tile::pack_lanes::<$v>(p) }
+                unsafe { pack_kernel::pack_lanes::<$v>(p) }
             }
             $(#[$attr])*
             unsafe fn dots(d: &mut DotArgs<$t>) {

@@ -7,7 +7,7 @@
 //! * `problem`: a product in the orientation in which it is computed
 //! * `blocked`, `pack`: blocking and the walk over tiles; packing the blocks
 //! * `kernel`, `kernels`: the kernels' interface, and the instances for each instruction set
-//! * `tile`, `unpacked`, `simd`: the register kernels, written once for all instruction sets
+//! * `tile`, `pack_kernel`, `unpacked`, `simd`: the register kernels, written once for all instruction sets
 //! * `dots`: products in which packing does not pay off because one side is tiny
 //! * `ints`: integers
 //! * `split`, `shared`, `own_lanes`, `parts`: dividing products among threads
@@ -26,6 +26,7 @@ pub(crate) mod kernel;
 pub(crate) mod kernels;
 mod own_lanes;
 pub(crate) mod pack;
+mod pack_kernel;
 mod parts;
 mod prefetch;
 pub(crate) mod problem;

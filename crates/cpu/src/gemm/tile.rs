@@ -1,5 +1,5 @@
-//! The register kernels: computing a tile of C, packing lanes, and storing finished tiles. Generic over [`Simd`]
-//! registers; [`kernels`](super::kernels) compiles them for each instruction set.
+//! The register kernels: computing a tile of C, and storing finished tiles. Generic over [`Simd`] registers;
+//! [`kernels`](super::kernels) compiles them for each instruction set.
 //!
 //! The tile kernel loads, for every step of `k`, one or two vectors of a row of B and multiplies them with one broadcast
 //! element of each row of A. With 14 rows and two AVX-512 vectors that is 28 accumulators, 28 FMAs and only 16 loads per
@@ -7,7 +7,7 @@
 //! results independent of tiling and of the number of threads.
 
 use super::{
-    kernel::{PackArgs, TileArgs, TransposedTile},
+    kernel::{TileArgs, TransposedTile},
     prefetch::{LINE, prefetch, prefetch_l2},
     simd::{Simd, unroll},
 };
@@ -292,77 +292,6 @@ pub(super) unsafe fn store_transposed<V: Simd>(t: &TransposedTile<V::T>) {
                         x = x.relu();
                     }
                     x.store_n(c, n);
-                }
-            }
-        }
-    }
-}
-
-/// How many rows ahead packing prefetches: rows far apart, which the hardware prefetcher does not follow.
-const ROWS_AHEAD: isize = 16;
-/// How far ahead along each of the rows that packing transposes, in elements: too many streams at a time for that prefetcher.
-const STEPS_AHEAD: usize = 64;
-
-/// # Safety
-/// As documented at [`PackArgs`], and `V`'s instruction set must be available.
-#[inline(always)]
-pub(super) unsafe fn pack_lanes<V: Simd>(p: &PackArgs<V::T>) {
-    // SAFETY: reads stay within k x lanes of the source, writes within the panels.
-    unsafe {
-        let width = |l: usize| if l + p.panel < p.lanes { p.panel } else { p.last };
-        if p.lane_stride == 1 {
-            // Along the rows of the source, four at a time: whole cache lines and pages are
-            // used up before the next, and the panels are still written in long runs.
-            for k0 in (0..p.k).step_by(4) {
-                for l in (0..p.lanes).step_by(p.panel) {
-                    let w = width(l);
-                    for kk in k0..p.k.min(k0 + 4) {
-                        let s = p.src.offset(kk as isize * p.k_stride).add(l);
-                        let d = p.dst.add(l * p.k + kk * w);
-                        for j in (0..w).step_by(V::L) {
-                            let n = p.lanes.saturating_sub(l + j).min(V::L);
-                            let s = s.wrapping_add(j);
-                            prefetch(s.wrapping_offset(ROWS_AHEAD * p.k_stride));
-                            let x = if n == V::L { V::load(s) } else { V::load_n(s, n) };
-                            // What a whole vector writes past this step, the steps after it overwrite. Storing a part of one
-                            // takes many cycles on some CPUs with AVX2.
-                            if kk * w + j + V::L <= p.k * w { x.store(d.add(j)) } else { x.store_n(d.add(j), w - j) }
-                        }
-                    }
-                }
-            }
-            return;
-        }
-        // A panel's vectors in turn, step by step: whole cache lines are written. Each lane is a row of the source.
-        let per_line = LINE / size_of::<V::T>();
-        for l in (0..p.lanes).step_by(p.panel) {
-            let w = width(l);
-            let (s, d) = (p.src.offset(l as isize * p.lane_stride), p.dst.add(l * p.k));
-            let rows = w.min(p.lanes - l);
-            let whole = rows / V::L * V::L;
-            let mut kk = 0;
-            while kk + V::Q <= p.k {
-                if kk % per_line < V::Q {
-                    for i in 0..rows {
-                        prefetch(s.wrapping_offset(i as isize * p.lane_stride).wrapping_add(kk + STEPS_AHEAD));
-                    }
-                }
-                for j in (0..whole).step_by(V::L) {
-                    let v = V::transpose(s.offset(j as isize * p.lane_stride).add(kk), p.lane_stride);
-                    for q in 0..V::Q {
-                        v[q].store(d.add((kk + q) * w + j));
-                    }
-                }
-                kk += V::Q;
-            }
-            // What is left: the last vector, and the last steps of all.
-            for j in (0..w).step_by(V::L) {
-                let n = rows.saturating_sub(j).min(V::L);
-                for kk in if n == V::L { kk } else { 0 }..p.k {
-                    V::zero().store(d.add(kk * w + j));
-                    for i in j..j + n {
-                        *d.add(kk * w + i) = *s.offset(i as isize * p.lane_stride).add(kk);
-                    }
                 }
             }
         }
