@@ -1,5 +1,6 @@
 //! Tests of every kernel against a plain f64 reference.
 
+mod packing;
 mod reference;
 mod same_bits;
 
