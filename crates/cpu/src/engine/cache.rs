@@ -1,25 +1,32 @@
-//! How large the second-level cache of a core is, which blocks of products are cut to.
+//! How large the second-level cache of a core is, which blocks of products are cut to, and how many hardware threads share it.
 
 use std::sync::OnceLock;
 
-/// Assumed where the CPU does not say.
-const USUAL: usize = 512 << 10;
+/// The second-level cache of a core.
+#[derive(Clone, Copy)]
+pub(crate) struct L2 {
+    pub bytes: usize,
+    /// Hardware threads that share it, at most: processors count those that are switched off.
+    pub threads: usize,
+}
 
-/// Bytes of the second-level cache of a core.
-pub(crate) fn l2_bytes() -> usize {
-    static BYTES: OnceLock<usize> = OnceLock::new();
-    *BYTES.get_or_init(|| detect().unwrap_or(USUAL))
+/// Assumed where the CPU does not say.
+const USUAL: L2 = L2 { bytes: 512 << 10, threads: 1 };
+
+pub(crate) fn l2() -> L2 {
+    static CACHE: OnceLock<L2> = OnceLock::new();
+    *CACHE.get_or_init(|| detect().unwrap_or(USUAL))
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn detect() -> Option<usize> {
+fn detect() -> Option<L2> {
     None
 }
 
 /// By the leaf of CPUID that describes the caches one after the other: 4 on Intel's processors, 0x8000_001d on AMD's (Intel,
 /// Software Developer's Manual, volume 2, CPUID; AMD64 Architecture Programmer's Manual, volume 3, appendix E).
 #[cfg(target_arch = "x86_64")]
-fn detect() -> Option<usize> {
+fn detect() -> Option<L2> {
     use core::arch::x86_64::__cpuid_count;
 
     /// Processors have three or four levels, the first one twice.
@@ -44,7 +51,8 @@ fn detect() -> Option<usize> {
             if level == 2 {
                 let field = |value: u32, shift: u32, bits: u32| (value >> shift & ((1 << bits) - 1)) as usize + 1;
                 let (ways, partitions) = (field(cache.ebx, 22, 10), field(cache.ebx, 12, 10));
-                return Some(ways * partitions * field(cache.ebx, 0, 12) * (cache.ecx as usize + 1));
+                let bytes = ways * partitions * field(cache.ebx, 0, 12) * (cache.ecx as usize + 1);
+                return Some(L2 { bytes, threads: field(cache.eax, 14, 12) });
             }
         }
     }
@@ -59,12 +67,21 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn the_second_level_is_as_the_system_says() {
-        let level = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index2/level");
-        let size = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index2/size");
-        let (Ok(level), Ok(size)) = (level, size) else { return };
+        let read = |name| std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu0/cache/index2/{name}"));
+        let (Ok(level), Ok(size), Ok(sharing)) = (read("level"), read("size"), read("shared_cpu_list")) else { return };
         let Some(kib) = size.trim().strip_suffix('K').and_then(|kib| kib.parse::<usize>().ok()) else { return };
         if level.trim() == "2" && detect().is_some() {
-            assert_eq!(l2_bytes(), kib << 10);
+            assert_eq!(l2().bytes, kib << 10);
+            // Numbers and ranges of them.
+            let range = |part: &str| {
+                let (first, last) = part.split_once('-').unwrap_or((part, part));
+                last.parse::<usize>().unwrap() - first.parse::<usize>().unwrap() + 1
+            };
+            assert!(
+                l2().threads >= sharing.trim().split(',').map(range).sum(),
+                "{} share it, not {sharing}",
+                l2().threads
+            );
         }
     }
 }

@@ -2,7 +2,7 @@
 //! on one instruction set, and their arguments. [`kernels`](super::kernels) has the instances.
 
 use super::prefetch::LINE;
-use crate::engine::cache::l2_bytes;
+use crate::engine::cache::l2;
 
 /// Arguments of the tile kernel, which computes a `rows x (vectors * L)` tile of C in registers (`L` lanes a vector).
 pub(crate) struct TileArgs<T> {
@@ -153,7 +153,7 @@ impl<T> Kernel<T> {
         let (tile, steps) = (2 * self.lanes, steps.max(self.kc));
         let whole = |lanes: usize| (lanes / tile).max(1) * tile;
         let [least, most] = [self.nc, self.most_nc].map(|lanes| whole(lanes * self.kc / steps));
-        whole(l2_bytes() / 2 / (steps * size_of::<T>())).clamp(least, most)
+        whole(l2().bytes / 2 / (steps * size_of::<T>())).clamp(least, most)
     }
 
     /// Row stride of packed rows of `steps` steps that are not k-major.
