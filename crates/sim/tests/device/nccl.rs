@@ -1,5 +1,6 @@
 //! NCCL between the devices of one process: results, rules of groups, order with other streams, mistakes.
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -204,20 +205,28 @@ fn what_is_not_ordered_after_a_collective_is_found() {
     }
 }
 
+/// Waits, outside of the driver, until both ranks have come here.
+fn meet(come: &AtomicUsize) {
+    come.fetch_add(1, Ordering::SeqCst);
+    let started = Instant::now();
+    while come.load(Ordering::SeqCst) < 2 {
+        assert!(started.elapsed() < Duration::from_secs(30), "the other rank does not come");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// A rank's device works for the others although its host waits for nothing.
 #[test]
 fn the_device_needs_no_host() {
     let session = session(2);
-    let started = Instant::now();
+    let come = AtomicUsize::new(0);
     ranks(2, |this| {
         let at = this.upload(&[1.0; 4]);
         fine(this.sum(at, 4, this.stream));
-        if this.rank == 1 {
-            thread::sleep(Duration::from_millis(400));
-            return;
+        if this.rank == 0 {
+            assert_eq!(this.read(at, 1), [2.0]);
         }
-        assert_eq!(this.read(at, 1), [2.0]);
-        assert!(started.elapsed() < Duration::from_millis(350));
+        meet(&come);
     });
     assert!(session.findings().is_empty(), "{:?}", session.findings());
 }
@@ -225,6 +234,7 @@ fn the_device_needs_no_host() {
 #[test]
 fn different_calls_never_end_and_are_found() {
     let session = session(2);
+    let come = AtomicUsize::new(0);
     ranks(2, |this| {
         let at = this.upload(&[1.0; 8]);
         fine(this.sum(at, 4 + this.rank, this.stream));
@@ -237,6 +247,8 @@ fn different_calls_never_end_and_are_found() {
                 assert_eq!(cuEventQuery(event), Status::NOT_READY);
                 thread::sleep(Duration::from_millis(2));
             }
+            // What the first one aborts ends for both.
+            meet(&come);
             fine(ncclCommAbort(this.comm));
             ok(cuStreamSynchronize(this.stream));
         }
